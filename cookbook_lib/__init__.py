@@ -1,0 +1,1 @@
+"""Calculators, blocks and benchmarks for hybrid (SSM / Transformer / MoE) language models."""

@@ -1,0 +1,100 @@
+"""Reading one `config.json` field by field: a wrong value gets one line that says what to do."""
+
+from math import isfinite
+from typing import Any, NoReturn
+
+REQUIRED = object()
+
+
+class Fields:
+    """A configuration and the name of its file, which every error begins with.
+
+    Each getter takes the spellings of a field, newest first, and its default. A field that is
+    absent or null has its default; one without a default is required.
+    """
+
+    def __init__(self, data: dict[str, Any], where: str):
+        self.data, self.where = data, where
+
+    def fail(self, field: str, expected: str) -> NoReturn:
+        raise ValueError(f"{self.where}: {field} is {self.data.get(field)!r}, expected {expected}")
+
+    def find(self, names: tuple[str, ...]) -> str | None:
+        """The spelling that this file uses, if any."""
+        return next((n for n in names if self.data.get(n) is not None), None)
+
+    def value(self, names: tuple[str, ...], default: Any) -> tuple[str, Any]:
+        name = self.find(names)
+        if name is None and default is REQUIRED:
+            raise ValueError(f"{self.where}: {names[0]} is missing; it has no default")
+        return (name, self.data[name]) if name else (names[0], default)
+
+    def count(self, *names: str, default: Any = REQUIRED, low: int = 1) -> Any:
+        """A whole number of at least `low` (or the default, whatever it is)."""
+        name, value = self.value(names, default)
+        if name not in self.data or self.data[name] is None:
+            return value
+        if isinstance(value, float) and isfinite(value) and value == int(value):
+            value = int(value)  # some files say 2.0
+        if type(value) is not int or value < low:
+            self.fail(name, f"a whole number of at least {low}")
+        return value
+
+    def flag(self, *names: str, default: bool) -> bool:
+        """true or false."""
+        name, value = self.value(names, default)
+        if type(value) is not bool:
+            self.fail(name, "true or false")
+        return value
+
+    def word(self, *names: str, default: Any = REQUIRED, among: tuple[str, ...] = ()) -> Any:
+        """A string, one of `among` if that is given."""
+        name, value = self.value(names, default)
+        if name in self.data and value is not default:
+            if not isinstance(value, str):
+                self.fail(name, "a string")
+            if among and value not in among:
+                self.fail(name, "one of " + ", ".join(among))
+        return value
+
+    def words(self, *names: str, length: int, among: dict[str, str], default: Any = None) -> Any:
+        """A list of `length` strings, each translated by `among`; None if absent."""
+        name, value = self.value(names, default)
+        if value is default:
+            return default
+        if not isinstance(value, list) or len(value) != length:
+            got = f"a list of {len(value)}" if isinstance(value, list) else repr(value)
+            raise ValueError(f"{self.where}: {name} is {got}, expected a list of {length} names")
+        for x in value:
+            if not isinstance(x, str) or x not in among:
+                raise ValueError(
+                    f"{self.where}: {name} holds {x!r}, expected only {', '.join(among)}"
+                )
+        return [among[x] for x in value]
+
+    def indices(self, *names: str, below: int, default: Any = None) -> Any:
+        """A list of whole numbers from 0 to `below` - 1, as a set in order; None if absent."""
+        name, value = self.value(names, default)
+        if value is default:
+            return default
+        if not isinstance(value, list) or any(type(x) is not int for x in value):
+            self.fail(name, "a list of layer numbers")
+        if wrong := [x for x in value if not 0 <= x < below]:
+            raise ValueError(f"{self.where}: {name} holds {wrong[0]}, expected 0 to {below - 1}")
+        return sorted(set(value))
+
+    def part(self, *names: str, of: tuple[str, int], default: Any = REQUIRED) -> int:
+        """A count that divides `of`, a field's name and its value: heads of a width."""
+        n = self.count(*names, default=default)
+        whole, m = of
+        if m % n:
+            raise ValueError(
+                f"{self.where}: {self.find(names) or names[0]} is {n}, "
+                f"expected a number that divides {whole} ({m})"
+            )
+        return n
+
+    def count_or(self, word: str, *names: str) -> int | None:
+        """A count; None where the field is absent or says `word`, for example "auto"."""
+        name, value = self.value(names, None)
+        return None if value == word else self.count(name, default=None)

@@ -1,0 +1,256 @@
+"""A block is a list of einsums; parameters, FLOPs, traffic and state follow from that list.
+
+Axes are names: `b` sequences, `l` new tokens of each and `s` tokens of context come from the run,
+every other axis is an attribute of the spec. Five rules give all the numbers:
+
+1. FLOPs = the product of the axes, times 2 if something is added: an axis is summed, or an
+   operand follows a `+`. An op with one operand is a lookup and costs none.
+2. A weight is an operand without `b`: it does not depend on the data.
+3. A state is what a token hands to the next; its axes and its dtype are declared in `state`.
+4. Sharing is a name used twice: a dict counts it once, a list counts every use.
+5. An op that crosses `l` with `s` runs over the pairs that the mask keeps.
+
+What is not a product of tensors is not a row: softmax, SiLU, exp, residual additions, RoPE.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from itertools import chain
+from math import prod
+from typing import ClassVar, NamedTuple
+
+BITS = {"fp64": 64, "fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
+CHOICES = {
+    "attention": ("dense", "causal"),
+    "scan": ("chunked", "recurrent"),
+    "logits": ("all", "last"),
+}
+Size = Callable[[str], int]  # axis name -> its length
+
+
+def choose(field: str, value: str, supported: Iterable[str]) -> str:
+    """The value, if it is one of those supported; `ValueError` otherwise."""
+    if value not in (supported := list(supported)):
+        raise ValueError(f"{field} is {value!r}, expected one of {', '.join(supported)}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What runs, and the conventions by which its FLOPs are counted.
+
+    `s` counts the tokens each sequence holds, the `l` new ones included; None means `l`.
+    `attention`: dense multiplies every query with every key held, causal only with those it sees.
+    `scan`: the SSM in chunks (training, prefill) or as the recurrence; one token always recurs.
+    `logits`: for all `l` positions or for the last.
+    """
+
+    b: int = 1
+    l: int = 1
+    s: int | None = None
+    attention: str = "dense"
+    scan: str = "chunked"
+    logits: str = "all"
+
+    def __post_init__(self):
+        if self.s is None:
+            object.__setattr__(self, "s", self.l)
+        for axis in ("b", "l", "s"):
+            if type(value := getattr(self, axis)) is not int or value < 1:
+                raise ValueError(f"{axis} is {value!r}, expected a whole number above 0")
+        if self.s < self.l:
+            raise ValueError(f"s is {self.s}, expected at least l ({self.l}): it counts those too")
+        for field, supported in CHOICES.items():
+            choose(field, getattr(self, field), supported)
+
+
+class Row(NamedTuple):
+    """What one op costs in one run. `elements` are read and written if the op runs alone."""
+
+    block: str  # the block's name in its model; empty for a block on its own
+    op: str  # the parameter it reads, as in state_dict(), else what it computes
+    component: str
+    kind: str  # matmul, conv, elementwise or lookup
+    formula: str  # FLOPs in symbols
+    params: int
+    params_active: int  # those that one token uses: k of E experts
+    flops: int
+    elements: int
+
+    @property
+    def name(self) -> str:
+        """The parameter's full name, as in the checkpoint."""
+        return f"{self.block}.{self.op}" if self.block else self.op
+
+
+class State(NamedTuple):
+    """A tensor that one token hands to the next, for `b` sequences of `s` tokens."""
+
+    name: str
+    kind: str  # kv, conv or ssm
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, rounded up to whole ones where elements are smaller than a byte."""
+        return -(-prod(self.shape) * BITS[self.dtype] // 8)
+
+
+@lru_cache(maxsize=None)
+def parse(einsum: str) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """Axis names of each operand, and of the result."""
+    *inputs, out = (tuple(t.split()) for t in einsum.replace("->", ",").replace("+", ",").split(","))
+    return inputs, out
+
+
+@dataclass(frozen=True)
+class Op:
+    """One einsum: `Op("in_proj.weight", "b l d_model, d_model d_inner -> b l d_inner")`."""
+
+    name: str
+    einsum: str
+    gather: str = ""  # an axis picked by index: neither looped over nor summed (MoE, embedding)
+    take: str = ""  # how many of the gathered axis a token picks; empty: see `Row.params_active`
+    kind: str = ""  # "conv" where that is what runs
+
+    def row(self, component: str, name: str, size: Size, causal: bool) -> Row:
+        inputs, out = parse(self.einsum)
+        axes = [a for a in dict.fromkeys(chain(*inputs)) if a != self.gather]
+        adds = not set(axes) <= set(out) or "+" in self.einsum
+        kind = self.kind or ("matmul" if not set(axes) <= set(out) else "elementwise")
+        if len(inputs) == 1:
+            kind, axes, factors = "lookup", [], ["0"]
+        elif causal and {"l", "s"} <= set(axes):
+            factors = ["2"] * adds + ["pairs"] + [a for a in axes if a not in ("l", "s")]
+        else:
+            factors = ["2"] * adds + axes
+        params = sum(prod(map(size, t)) for t in inputs if "b" not in t)
+        read = sum(prod(map(size, t)) for t in inputs)
+        active = params
+        if self.gather:
+            total = size(self.gather)
+            picks = size("b") * size("l") * (size(self.take) if self.take else 1)
+            read += params // total * min(total, picks) - params
+            active = params // total * size(self.take) if self.take else params
+        return Row(
+            block="",
+            op=name,
+            component=component,
+            kind=kind,
+            formula=" ".join(factors),
+            params=params,
+            params_active=active,
+            flops=prod(int(f) if f.isdigit() else size(f) for f in factors),
+            elements=read + prod(map(size, out)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A spec: its fields are axes, `ops` is its one declaration, and every cost is derived.
+
+    `names` says what a checkpoint calls a module where it differs: (("q_proj", "query"), …).
+    """
+
+    names: tuple[tuple[str, str], ...] = ()
+
+    component: ClassVar[str] = "other"
+    state: ClassVar[dict[str, tuple[str, str, str]]] = {}  # name -> kind, axes, dtype ("" = run's)
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ValueError(f"{field.name} is {value!r}, expected a whole number above 0")
+
+    def divides(self, part: str, whole: str) -> None:
+        """`ValueError` unless `part` divides `whole`; both are names of fields."""
+        if getattr(self, whole) % getattr(self, part):
+            raise ValueError(
+                f"{whole} is {getattr(self, whole)}, expected a multiple of "
+                f"{part} ({getattr(self, part)})"
+            )
+
+    def ops(self, run: Run) -> list[Op]:
+        """The einsums that this block runs, in order."""
+        raise NotImplementedError(f"{type(self).__name__} declares no ops")
+
+    def size(self, run: Run) -> Size:
+        """The length of each axis in this run."""
+        own = {"b": run.b, "l": run.l, "s": run.s}
+        return lambda axis: own[axis] if axis in own else getattr(self, axis)
+
+    def renamed(self, name: str) -> str:
+        for old, new in self.names:
+            if name == old or name.startswith(old + "."):
+                return new + name[len(old) :]
+        return name
+
+    def rows(self, run: Run) -> tuple[Row, ...]:
+        """What each op costs, in the order they run."""
+        return _rows(self, run)
+
+    def states(self, b: int = 1, s: int = 1, dtype: str = "bf16") -> tuple[State, ...]:
+        """What is kept for the next token after `s` tokens, in the frameworks' dtypes."""
+        choose("dtype", dtype, BITS)
+        size = self.size(Run(b=b, s=s))
+        return tuple(
+            State(name, kind, tuple(map(size, axes.split())), own or dtype)
+            for name, (kind, axes, own) in self.state.items()
+        )
+
+    def costs(self, **run) -> tuple[Row, ...]:
+        """`rows` with the run as keywords: `costs(b=1, l=4096, attention="causal")`."""
+        return self.rows(Run(**run))
+
+    def weights(self) -> dict[str, int]:
+        """Elements of each parameter, by its name: a shared one counts once."""
+        return {row.name: row.params for row in self.costs() if row.params}
+
+    def params(self) -> int:
+        return sum(self.weights().values())
+
+    def params_active(self) -> int:
+        """Parameters that one token uses: `params` less the experts that it does not pick."""
+        return sum({row.name: row.params_active for row in self.costs()}.values())
+
+    def params_used(self) -> int:
+        """`params_active` with each use of a shared block counted.
+
+        A table that serves as embedding and as head counts once: the lookup multiplies nothing.
+        """
+        rows = [row for row in self.costs() if row.params]
+        multiplied = [row for row in rows if row.kind != "lookup"]
+        names = {row.name for row in multiplied}
+        looked_up = {r.name: r.params_active for r in rows if r.name not in names}
+        return sum(row.params_active for row in multiplied) + sum(looked_up.values())
+
+    def flops(self, **run) -> int:
+        """FLOPs of the forward pass."""
+        return sum(row.flops for row in self.costs(**run))
+
+    def backward_flops(self, **run) -> int:
+        """Twice the forward pass: each product gives one gradient to each of its two operands."""
+        return 2 * self.flops(**run)
+
+    def step_flops(self, recompute: bool = False, **run) -> int:
+        """FLOPs of a training step: forward, backward, and the forward once more if recomputed."""
+        return (4 if recompute else 3) * self.flops(**run)
+
+    def state_bytes(self, kind: str = "", b: int = 1, s: int = 1, dtype: str = "bf16") -> int:
+        """Bytes of state of one kind, or of all."""
+        return sum(x.nbytes for x in self.states(b, s, dtype) if kind in ("", x.kind))
+
+    def but(self, **changes):
+        """A variant of this spec: `dataclasses.replace` as a method."""
+        return replace(self, **changes)
+
+
+@lru_cache(maxsize=4096)
+def _rows(block: Block, run: Run) -> tuple[Row, ...]:
+    size, causal = block.size(run), run.attention == "causal"
+    return tuple(
+        op.row(block.component, block.renamed(op.name), size, causal) for op in block.ops(run)
+    )

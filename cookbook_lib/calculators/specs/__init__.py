@@ -1,0 +1,20 @@
+"""The blocks of hybrid models, each declared once. Names follow mamba_ssm and transformers."""
+
+from cookbook_lib.calculators.specs.attention import Attention
+from cookbook_lib.calculators.specs.layers import Embedding, Head, Linear, LoRA, Norm, ShortConv
+from cookbook_lib.calculators.specs.mlp import MLP, MoE
+from cookbook_lib.calculators.specs.ssm import Mamba1, Mamba2
+
+__all__ = [
+    "MLP",
+    "Attention",
+    "Embedding",
+    "Head",
+    "Linear",
+    "LoRA",
+    "Mamba1",
+    "Mamba2",
+    "MoE",
+    "Norm",
+    "ShortConv",
+]

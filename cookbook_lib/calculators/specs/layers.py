@@ -1,0 +1,108 @@
+"""The small parts: linear, LoRA, norm, short convolution, embedding and head."""
+
+from dataclasses import dataclass
+
+from cookbook_lib.calculators.costs import Block, Op
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Block):
+    """A linear map of each token: (b l d_in) -> (b l d_out)."""
+
+    d_in: int
+    d_out: int
+    bias: bool = False
+
+    component = "linear"
+
+    def ops(self, run):
+        return [
+            Op("weight", "b l d_in, d_in d_out -> b l d_out"),
+            *[Op("bias", "b l d_out, d_out -> b l d_out")] * self.bias,
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Block):
+    """Two linears through a narrow middle, added to a shared weight: arXiv:2106.09685."""
+
+    d_in: int
+    rank: int
+    d_out: int
+
+    component = "lora"
+
+    def ops(self, run):
+        return [
+            Op("0.weight", "b l d_in, d_in rank -> b l rank"),
+            Op("1.weight", "b l rank, rank d_out -> b l d_out"),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm(Block):
+    """RMSNorm, or LayerNorm with a bias: one weight (and bias) per channel."""
+
+    d_model: int
+    bias: bool = False
+
+    component = "norm"
+
+    def ops(self, run):
+        return [
+            Op("weight", "b l d_model, d_model -> b l d_model"),
+            *[Op("bias", "b l d_model, d_model -> b l d_model")] * self.bias,
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortConv(Block):
+    """A causal depthwise convolution of `d_conv` taps along the sequence, with its state."""
+
+    d_model: int
+    d_conv: int
+    bias: bool = False
+
+    component = "conv"
+    state = {"conv": ("conv", "b d_model d_conv", "")}
+
+    def ops(self, run):
+        return [
+            Op("weight", "b l d_model, d_model d_conv -> b l d_model", kind="conv"),
+            *[Op("bias", "b l d_model, d_model -> b l d_model")] * self.bias,
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding(Block):
+    """A table that is looked up: tokens, or learned positions."""
+
+    vocab: int
+    d_model: int
+
+    component = "embedding"
+
+    def ops(self, run):
+        return [Op("weight", "vocab d_model -> b l d_model", gather="vocab")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(Block):
+    """Logits of all positions or of the last. Tied: give it the embedding's name in the model."""
+
+    d_model: int
+    vocab: int
+    bias: bool = False
+
+    component = "head"
+
+    def size(self, run):
+        outer = super().size(run)
+        positions = run.l if run.logits == "all" else 1
+        return lambda axis: positions if axis == "p" else outer(axis)
+
+    def ops(self, run):
+        return [
+            Op("weight", "b p d_model, d_model vocab -> b p vocab"),
+            *[Op("bias", "b p vocab, vocab -> b p vocab")] * self.bias,
+        ]

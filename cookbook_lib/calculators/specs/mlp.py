@@ -1,0 +1,71 @@
+"""Channel mixing: the MLP, and the mixture of experts that stores many and runs a few."""
+
+from dataclasses import dataclass
+
+from cookbook_lib.calculators.costs import Block, Op
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP(Block):
+    """Two linears, or three with a gate (SwiGLU, GEGLU); `fused` keeps gate and up in one."""
+
+    d_model: int
+    d_ff: int
+    gated: bool = True
+    fused: bool = False
+    bias: bool = False
+
+    component = "mlp"
+    d_gate_up = property(lambda self: 2 * self.d_ff)
+
+    def ops(self, run):
+        if self.gated and self.fused:
+            ins = {"gate_up_proj": "d_gate_up"}
+        else:
+            ins = {"gate_proj": "d_ff", "up_proj": "d_ff"} if self.gated else {"up_proj": "d_ff"}
+        ops = [op for name, d in ins.items() for op in self.linear(name, "d_model", d)]
+        gate = [Op("gate", "b l d_ff, b l d_ff -> b l d_ff")] * self.gated
+        return [*ops, *gate, *self.linear("down_proj", "d_ff", "d_model")]
+
+    def linear(self, name: str, d_in: str, d_out: str) -> list[Op]:
+        return [
+            Op(f"{name}.weight", f"b l {d_in}, {d_in} {d_out} -> b l {d_out}"),
+            *[Op(f"{name}.bias", f"b l {d_out}, {d_out} -> b l {d_out}")] * self.bias,
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoE(Block):
+    """Routed MLPs: stores `n_experts`, computes `topk` of them for each token, and adds them up.
+
+    Shared experts are `MLP`s beside it. Experts may work in a narrower width, `d_expert`.
+    """
+
+    d_model: int
+    d_ff: int
+    n_experts: int
+    topk: int
+    gated: bool = True
+    router_bias: bool = False
+    d_latent: int | None = None
+
+    component = "moe"
+    d_expert = property(lambda self: self.d_latent or self.d_model)
+    d_up = property(lambda self: (1 + self.gated) * self.d_ff)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.topk > self.n_experts:
+            raise ValueError(f"topk is {self.topk}, expected at most n_experts ({self.n_experts})")
+
+    def ops(self, run):
+        x, y, up = "b l topk d_expert", "b l topk d_ff", "gate_up" if self.gated else "up"
+        expert = {"gather": "n_experts", "take": "topk"}
+        return [
+            Op("router.weight", "b l d_model, d_model n_experts -> b l n_experts"),
+            *[Op("router.bias", "b l n_experts, n_experts -> b l n_experts")] * self.router_bias,
+            Op(f"experts.{up}_proj", f"{x}, n_experts d_expert d_up -> b l topk d_up", **expert),
+            *[Op("gate", f"{y}, {y} -> {y}")] * self.gated,
+            Op("experts.down_proj", f"{y}, n_experts d_ff d_expert -> {x}", **expert),
+            Op("combine", f"{x}, b l topk -> b l d_expert"),
+        ]

@@ -1,0 +1,68 @@
+"""transformers as the second opinion: what it builds and caches, on torch's `meta` device."""
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from cookbook_lib.calculators.configs import read_config
+from cookbook_lib.calculators.model import Model
+
+
+def build(config) -> torch.nn.Module:
+    """The transformers model of this configuration, without data, in bf16."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notices about kernels that are not installed
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+
+
+def parameters(module: torch.nn.Module) -> dict[str, int]:
+    """Elements of each parameter; a tied one is listed once."""
+    return {name: p.numel() for name, p in module.named_parameters()}
+
+
+def cache_bytes(module: torch.nn.Module, b: int, s: int) -> int:
+    """Bytes of all tensors in the cache after a forward pass over s tokens of b sequences."""
+    tokens = torch.zeros(b, s, dtype=torch.long, device="meta")
+    with torch.no_grad():
+        cache = module(tokens, use_cache=True).past_key_values
+    return sum(t.nbytes for t in tensors(cache, set()))
+
+
+def tensors(thing, seen: set[int]):
+    """Every distinct tensor that an object holds, however deep."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif isinstance(thing, dict):
+        for x in thing.values():
+            yield from tensors(x, seen)
+    elif isinstance(thing, (list, tuple, set)):
+        for x in thing:
+            yield from tensors(x, seen)
+    elif hasattr(thing, "__dict__") and type(thing).__module__.startswith("transformers."):
+        yield from tensors(vars(thing), seen)
+
+
+def saved(config, folder: Path, full: bool) -> Path:
+    """The configuration as a file: every field, or only those that differ from the defaults."""
+    data = config.to_dict() if full else config.to_diff_dict()
+    data["model_type"] = config.model_type
+    path = folder / "config.json"
+    path.write_text(json.dumps(data, default=str))
+    return path
+
+
+def assert_same(model_type: str, fields: dict, folder: Path, b: int = 2, s: int = 7) -> Model:
+    """Parameters by name and size, and cache bytes, equal transformers'."""
+    config = AutoConfig.for_model(model_type, **fields)
+    module = build(config)
+    for full in (False, True):
+        model = read_config(saved(config, folder, full))
+        assert model.weights() == parameters(module)
+        assert model.state_bytes(b=b, s=s) == cache_bytes(module, b, s)
+    return model
