@@ -15,7 +15,7 @@ What is not a product of tensors is not a row: softmax, SiLU, exp, residual addi
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from math import prod
 from typing import ClassVar, NamedTuple
@@ -98,10 +98,11 @@ class State(NamedTuple):
         return -(-prod(self.shape) * BITS[self.dtype] // 8)
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(einsum: str) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
     """Axis names of each operand, and of the result."""
-    *inputs, out = (tuple(t.split()) for t in einsum.replace("->", ",").replace("+", ",").split(","))
+    operands = einsum.replace("->", ",").replace("+", ",").split(",")
+    *inputs, out = (tuple(t.split()) for t in operands)
     return inputs, out
 
 

@@ -1,0 +1,96 @@
+"""The one command line: `cookbook COMMAND …`, built by tyro from the signatures of the commands.
+
+Exit code 0 on success; 2, with one line on standard error, for what the user got wrong.
+"""
+
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import partial, wraps
+from importlib import import_module
+
+COMMANDS: dict = {  # name -> module:function, or a group of further names
+    "models": "cookbook_lib.commands.models:models",
+    "cost": "cookbook_lib.commands.cost:cost",
+    "bench": {"calculators": "cookbook_lib.benchmarks.calculators:bench_calculators"},
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command, as `cookbook` and as `python -m cookbook_lib`."""
+    try:
+        parse(sys.argv[1:] if argv is None else argv)()
+        sys.stdout.flush()
+    except ValueError as error:
+        fail(str(error))
+    except ModuleNotFoundError as error:
+        if not (extra := EXTRAS.get(error.name or "")):
+            raise
+        fail(f"this command needs {error.name}: pip install 'cookbook-lib[{extra}]'")
+    except BrokenPipeError:  # `cookbook … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+EXTRAS = {"torch": "blocks", "einops": "blocks", "matplotlib": "recipes"}  # module -> its extra
+
+
+def fail(line: str) -> None:
+    sys.stderr.write("cookbook: " + " ".join(line.split()) + "\n")
+    sys.exit(2)
+
+
+def parse(argv: list[str]) -> Callable[[], None]:
+    """The command with its arguments bound: nothing has run yet."""
+    import tyro
+
+    table, prog = COMMANDS, "cookbook"
+    while argv and isinstance(table.get(argv[0]), dict):
+        table, prog, argv = table[argv[0]], f"{prog} {argv[0]}", argv[1:]
+    chosen = [argv[0]] if argv and argv[0] in table else list(table)
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
+    errors = io.StringIO()
+    try:
+        with redirect_stderr(errors):
+            return tyro.extras.subcommand_cli_from_dict(
+                {name: bound(table[name]) for name in chosen},
+                prog=prog,
+                description=__doc__.partition("\n")[0] if table is COMMANDS else None,
+                args=argv,
+                config=config,
+            )
+    except SystemExit as end:
+        if end.code == 0:
+            raise
+        fail(one_line(errors.getvalue()))
+
+
+def bound(target: str | dict) -> Callable:
+    """A command that returns itself with its arguments, so that parsing runs nothing."""
+    if isinstance(target, dict):
+
+        def group() -> Callable[[], None]:
+            return partial(main, ["--help"])
+
+        group.__doc__ = "A group of commands: " + ", ".join(target) + "."
+        return group
+    module, _, name = target.partition(":")
+    command = getattr(import_module(module), name)
+
+    @wraps(command)
+    def bind(*args, **kwargs):
+        return partial(command, *args, **kwargs)
+
+    return bind
+
+
+def one_line(box: str) -> str:
+    """What tyro's error box says, without the box and its general advice."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]]
+    rules = [i for i, line in enumerate(lines) if line and not line.strip("─")]
+    said = " ".join(lines[: rules[0]] if rules else lines)
+    return re.sub(r"\s+([.,])", r"\1", " ".join(said.split()))

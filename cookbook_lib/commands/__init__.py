@@ -1,0 +1,1 @@
+"""The commands of `cookbook`, one file each; a signature is a command line."""

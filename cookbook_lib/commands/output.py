@@ -1,0 +1,46 @@
+"""Printing a result: JSON for programs, a table for people."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def print_json(thing: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(thing, indent=2))
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table; numbers to the right with thousands apart, text to the left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
+    for name, right in zip(head, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(cell, row))
+    Console(highlight=False).print(table)
+
+
+def cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def nbytes(n: float) -> str:
+    """Bytes for people, in powers of 1024: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n) < 1024:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.2f} {unit}"
+        n /= 1024
+    return f"{n:.2f} TiB"
+
+
+def count(n: float) -> str:
+    """A count for people, in powers of 1000: 2.66 G."""
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(n) < 1000:
+            return f"{n:.0f}" if not unit else f"{n:.2f} {unit}"
+        n /= 1000
+    return f"{n:.2f} Z"
