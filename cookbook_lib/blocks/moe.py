@@ -1,0 +1,124 @@
+"""Mixture of experts: a router sends each token to a few of many MLPs and adds up what they say.
+
+Softmax top-k as in Mixtral (arXiv:2401.04088) and OLMoE (arXiv:2409.02060); top-1 with a sigmoid
+gate and Sinkhorn balancing as in BlackMamba (arXiv:2402.01771, section 3.2).
+Axes: b batch, l tokens of each, n = b l tokens, e experts, k experts of one token (topk).
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cookbook_lib.blocks.mlp import activation_named
+from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.sinkhorn import sinkhorn
+from cookbook_lib.calculators import specs
+
+GATES = ("softmax", "sigmoid")
+BALANCES = ("none", "sinkhorn")
+
+
+def route(
+    logits: Float[Tensor, "n e"],
+    topk: int,
+    gate: str = "softmax",
+    normalise: bool = True,
+    scores: Float[Tensor, "n e"] | None = None,
+) -> tuple[Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """Which experts each token goes to, and the weight of each one's answer, in float32 at least.
+
+    gate: "softmax" over all experts, or the "sigmoid" of each logit by itself.
+    normalise: make the chosen weights sum to 1 (Mixtral, Granite); Jamba, OLMoE, BlackMamba don't.
+    scores: what to choose by, if not the logits (Sinkhorn's plan): no gradient flows through it.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    weights = logits.softmax(-1) if gate == "softmax" else logits.sigmoid()
+    experts = (logits if scores is None else scores).topk(topk, -1).indices
+    weights = weights.gather(-1, experts)
+    return experts, weights / weights.sum(-1, keepdim=True) if normalise else weights
+
+
+class Experts(nn.Module):
+    """All experts of a layer: two stacked weights, as transformers keeps them."""
+
+    def __init__(self, spec: specs.MoE, activation: str):
+        super().__init__()
+        self.spec, self.act = spec, activation_named(activation)
+        self.up = "gate_up_proj" if spec.gated else "up_proj"
+        for name, d_in, d_out in (
+            (self.up, spec.d_expert, spec.d_up),
+            ("down_proj", spec.d_ff, spec.d_expert),
+        ):
+            weight = torch.empty(spec.n_experts, d_out, d_in)
+            self.register_parameter(name, nn.Parameter(weight.uniform_(-1, 1) * d_in**-0.5))
+
+    def one(self, i: int, x: Float[Tensor, "m d_expert"]) -> Float[Tensor, "m d_expert"]:
+        """What expert `i` says of m tokens."""
+        y = F.linear(x, getattr(self, self.up)[i])
+        if self.spec.gated:
+            gate, y = y.chunk(2, -1)
+            y = self.act(gate) * y
+        else:
+            y = self.act(y)
+        return F.linear(y, self.down_proj[i])
+
+    def forward(
+        self,
+        x: Float[Tensor, "n d_expert"],
+        experts: Int[Tensor, "n k"],
+        weights: Float[Tensor, "n k"],
+    ) -> Float[Tensor, "n d_expert"]:
+        """Sort the (token, expert) pairs by expert, so that each expert runs once, on its own rows.
+
+        The work is that of the pairs: an expert that no token chose runs nothing.
+        """
+        order = experts.flatten().argsort(stable=True)
+        token = order // experts.shape[1]
+        counts = torch.bincount(experts.flatten(), minlength=self.spec.n_experts).tolist()
+        parts = x[token].split(counts)
+        said = torch.cat([self.one(i, part) for i, part in enumerate(parts) if len(part)])
+        said = said * weights.flatten()[order, None].to(x.dtype)
+        return torch.zeros_like(x).index_add(0, token, said)
+
+
+class MoE(Named):
+    """`specs.MoE`: router and experts.
+
+    gate, normalise: see `route`. balance: "sinkhorn" lets Sinkhorn choose while training, as
+    BlackMamba does; evaluation is by the logits alone.
+    """
+
+    def __init__(
+        self,
+        spec: specs.MoE,
+        *,
+        gate: str = "softmax",
+        normalise: bool = True,
+        balance: str = "none",
+        activation: str = "silu",
+    ):
+        super().__init__(spec)
+        for name, value, known in (("gate", gate, GATES), ("balance", balance, BALANCES)):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+        self.gate, self.normalise, self.balance = gate, normalise, balance
+        self.add("router", nn.Linear(spec.d_model, spec.n_experts, bias=spec.router_bias))
+        self.add("experts", Experts(spec, activation))
+
+    def route(
+        self, x: Float[Tensor, "n d_model"]
+    ) -> tuple[Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+        """The experts of each token and the weights of their answers."""
+        logits, scores = self.part("router")(x), None
+        if self.balance == "sinkhorn" and self.training:
+            scores = sinkhorn(logits.detach()).plan
+        return route(logits, self.spec.topk, self.gate, self.normalise, scores)
+
+    def forward(
+        self, x: Float[Tensor, "b l d_model"], latent: Float[Tensor, "b l d_expert"] | None = None
+    ) -> Float[Tensor, "b l d_expert"]:
+        """latent: what the experts read where that is narrower than what the router reads."""
+        experts, weights = self.route(x.flatten(0, 1))
+        read = x if latent is None else latent
+        return self.part("experts")(read.flatten(0, 1), experts, weights).view_as(read)
