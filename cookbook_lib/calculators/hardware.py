@@ -101,7 +101,6 @@ def state_traffic(block: Block, run: Run, dtype: str) -> int:
     before = run.s - run.l
     read = {x.name: x.nbytes for x in block.states(run.b, before, dtype)} if before else {}
     written = sum(
-        x.nbytes - read.get(x.name, 0) * (x.kind == "kv")
-        for x in block.states(run.b, run.s, dtype)
+        x.nbytes - read.get(x.name, 0) * (x.kind == "kv") for x in block.states(run.b, run.s, dtype)
     )
     return sum(read.values()) + written

@@ -9,14 +9,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cookbook_lib.calculators.configs import llama, zyphra
+from cookbook_lib.calculators.configs import (
+    gpt,
+    hybrids,
+    llama,
+    mamba,
+    moe,
+    native,
+    nemotron,
+    zyphra,
+)
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.model import Model
 
 READERS: dict[str, Callable[[Fields], Model]] = {
+    "bamba": hybrids.bamba,
+    "falcon_h1": hybrids.falcon_h1,
+    "falcon_mamba": mamba.mamba,
+    "gemma2": llama.gemma2,
+    "gpt2": gpt.gpt2,
+    "gpt_neox": gpt.gpt_neox,
+    "granitemoehybrid": hybrids.granitemoehybrid,
+    "jamba": hybrids.jamba,
     "llama": llama.llama,
+    "mamba": mamba.mamba,
+    "mamba2": mamba.mamba2,
+    "mistral": llama.mistral,
+    "mixtral": moe.mixtral,
+    "nemotron_h": nemotron.nemotron_h,
+    "olmoe": moe.olmoe,
+    "phi3": llama.phi3,
+    "qwen2": llama.qwen2,
+    "qwen3": llama.qwen3,
+    "qwen3_moe": moe.qwen3_moe,
     "zamba": zyphra.zamba,
     "zamba2": zyphra.zamba2,
+}
+NATIVE = {  # files without a model_type: the fields that tell them apart
+    ("d_model", "n_layer"): native.mamba_ssm,
+    ("num_layers", "mamba_moe_layers"): native.blackmamba,
 }
 
 
@@ -45,11 +76,20 @@ def from_dict(data: Any, where: str) -> Model:
     if not isinstance(data, dict):
         raise ValueError(f"{where}: holds a {type(data).__name__}, expected a JSON object")
     fields = Fields(data, where)
-    family = fields.word("model_type")
-    if family not in READERS:
-        fields.fail("model_type", "one of " + ", ".join(sorted(READERS)))
     try:
-        return READERS[family](fields)
+        return reader(fields)(fields)
     except ValueError as error:  # a block's own check, which does not know the file
         line = str(error)
         raise ValueError(line if line.startswith(where) else f"{where}: {line}") from None
+
+
+def reader(f: Fields) -> Callable[[Fields], Model]:
+    """The reader for a file, by its `model_type` or by the fields of a native format."""
+    if f.data.get("model_type") is None:
+        for marks, native_reader in NATIVE.items():
+            if all(mark in f.data for mark in marks):
+                return native_reader
+    family = f.word("model_type")
+    if family not in READERS:
+        f.fail("model_type", "one of " + ", ".join(sorted(READERS)))
+    return READERS[family]

@@ -4,13 +4,15 @@ from math import isfinite
 from typing import Any, NoReturn
 
 REQUIRED = object()
+DEFAULT = object()
 
 
 class Fields:
     """A configuration and the name of its file, which every error begins with.
 
     Each getter takes the spellings of a field, newest first, and its default. A field that is
-    absent or null has its default; one without a default is required.
+    absent or null has its default; one without a default is required. For a count, `null` says
+    what null means where that is something else; None: nothing, so that null is an error.
     """
 
     def __init__(self, data: dict[str, Any], where: str):
@@ -29,8 +31,20 @@ class Fields:
             raise ValueError(f"{self.where}: {names[0]} is missing; it has no default")
         return (name, self.data[name]) if name else (names[0], default)
 
-    def count(self, *names: str, default: Any = REQUIRED, low: int = 1) -> Any:
-        """A whole number of at least `low` (or the default, whatever it is)."""
+    def count(
+        self,
+        *names: str,
+        default: Any = REQUIRED,
+        low: int = 1,
+        high: int | tuple[str, int] | None = None,
+        null: Any = DEFAULT,
+    ) -> Any:
+        """A whole number from `low` to `high` (or the default, whatever it is).
+
+        high: a number, or the name and the value of the field that limits this one.
+        """
+        if null is not DEFAULT and (said := self.null(names)):
+            return self.fail(said, f"a whole number of at least {low}") if null is None else null
         name, value = self.value(names, default)
         if name not in self.data or self.data[name] is None:
             return value
@@ -38,10 +52,19 @@ class Fields:
             value = int(value)  # some files say 2.0
         if type(value) is not int or value < low:
             self.fail(name, f"a whole number of at least {low}")
+        field, most = high if isinstance(high, tuple) else ("", high)
+        if most is not None and value > most:
+            self.fail(name, f"at most {field} ({most})" if field else f"at most {most}")
         return value
 
+    def null(self, names: tuple[str, ...]) -> str | None:
+        """The spelling that this file uses to say null, if no other spelling says more."""
+        return None if self.find(names) else next((n for n in names if n in self.data), None)
+
     def flag(self, *names: str, default: bool) -> bool:
-        """true or false."""
+        """true or false; null is false, as it is in Python."""
+        if any(n in self.data and self.data[n] is None for n in names):
+            return False
         name, value = self.value(names, default)
         if type(value) is not bool:
             self.fail(name, "true or false")
@@ -83,16 +106,20 @@ class Fields:
             raise ValueError(f"{self.where}: {name} holds {wrong[0]}, expected 0 to {below - 1}")
         return sorted(set(value))
 
-    def part(self, *names: str, of: tuple[str, int], default: Any = REQUIRED) -> int:
+    def part(
+        self, *names: str, of: tuple[str, int], default: Any = REQUIRED, null: Any = DEFAULT
+    ) -> int:
         """A count that divides `of`, a field's name and its value: heads of a width."""
-        n = self.count(*names, default=default)
-        whole, m = of
-        if m % n:
-            raise ValueError(
-                f"{self.where}: {self.find(names) or names[0]} is {n}, "
-                f"expected a number that divides {whole} ({m})"
-            )
+        n = self.count(*names, default=default, null=null)
+        if of[1] % n:
+            self.refuse_part(self.find(names) or names[0], n, of)
         return n
+
+    def refuse_part(self, name: str, n: int, of: tuple[str, int]) -> NoReturn:
+        """The error for a count that does not divide what it is a part of."""
+        raise ValueError(
+            f"{self.where}: {name} is {n}, expected a number that divides {of[0]} ({of[1]})"
+        )
 
     def count_or(self, word: str, *names: str) -> int | None:
         """A count; None where the field is absent or says `word`, for example "auto"."""

@@ -8,21 +8,13 @@ transformers allocates them; Zyphra's own code allocates one for every hybrid la
 
 from string import ascii_uppercase
 
+from cookbook_lib.calculators.configs.common import Letters, mamba1, model
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.model import Layout, Model
-from cookbook_lib.calculators.specs import (
-    MLP,
-    Attention,
-    Embedding,
-    Head,
-    Linear,
-    LoRA,
-    Mamba1,
-    Mamba2,
-    Norm,
-)
+from cookbook_lib.calculators.specs import MLP, Attention, Linear, LoRA, Mamba2, Norm
 
+AROUND = {"vocab": 32000, "tied": True, "norm": "model.final_layernorm"}
 KINDS = {"mamba": "m", "linear_attention": "m", "hybrid": "h"}
 SEVERAL_HEADS = (
     ("x_proj.weight", "x_proj_weight"),
@@ -35,17 +27,9 @@ def zamba(f: Fields) -> Model:
     """One shared block, Mamba-1 with several heads, no LoRA."""
     d = f.count("hidden_size", default=3712)
     layers = f.count("num_hidden_layers", default=76)
-    mamba = Mamba1(
-        d_model=d,
-        d_state=f.count("mamba_d_state", default=16),
-        d_conv=f.count("mamba_d_conv", default=4),
-        expand=(expand := f.count("mamba_expand", default=2)),
-        dt_rank=f.count_or("auto", "mamba_dt_rank"),
-        nheads=f.part("n_mamba_heads", of=("mamba_expand * hidden_size", expand * d), default=2),
-        bias=f.flag("mamba_proj_bias", default=False),
-        conv_bias=f.flag("mamba_conv_bias", default=True),
-        names=SEVERAL_HEADS,
-    )
+    width = ("mamba_expand * hidden_size", f.count("mamba_expand", default=2) * d)
+    nheads = f.part("n_mamba_heads", of=width, default=2)
+    mamba = mamba1(f, d, nheads=nheads, names=SEVERAL_HEADS)
     kinds = f.words("layers_block_type", length=layers, among=KINDS)
     if kinds is None:  # the first three are fixed, then the rule starts
         period = f.count("attn_layer_period", default=6)
@@ -55,7 +39,7 @@ def zamba(f: Fields) -> Model:
     attention = shared_attention(f, d, heads=16)
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=14848))
     letters = shared_letters("shared_transf", [attention], mlp, mamba, ())
-    return zyphra(f, d, "".join(kinds).replace("h", "A"), letters)
+    return model(f, d, "".join(kinds).replace("h", "A"), letters, **AROUND)
 
 
 def zamba2(f: Fields) -> Model:
@@ -73,7 +57,6 @@ def zamba2(f: Fields) -> Model:
         ngroups=f.part("mamba_ngroups", of=("n_mamba_heads", nheads), default=1),
         chunk_size=f.count("chunk_size", default=256),
         bias=f.flag("add_bias_linear", default=False),
-        conv_bias=f.flag("use_conv_bias", default=True),
     )
     kinds = f.words("layers_block_type", length=layers, among=KINDS)
     hybrid = f.indices("hybrid_layer_ids", below=layers) if kinds is None else None
@@ -87,7 +70,8 @@ def zamba2(f: Fields) -> Model:
     if blocks > len(ascii_uppercase):
         f.fail("num_mem_blocks", f"at most {len(ascii_uppercase)}")
     attention = shared_attention(f, d, heads=32)
-    mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=4 * d), fused=True)
+    d_ff = f.nullable("intermediate_size", "ffn_hidden_size", default=None) or 4 * d
+    mlp = MLP(d_model=d, d_ff=d_ff, fused=True, bias=mamba.bias)
     rank = f.count("adapter_rank", "lora_rank", default=128)
     lora = {"feed_forward.gate_up_proj_adapter_list": (d, mlp.d_gate_up)}
     if f.flag("use_shared_attention_adapter", "use_shared_attention_lora", default=False):
@@ -100,7 +84,7 @@ def zamba2(f: Fields) -> Model:
     letters = shared_letters("shared_transformer", [attention] * blocks, mlp, mamba, adapters)
     turn = iter(range(layers))
     pattern = (ascii_uppercase[next(turn) % blocks] if k == "h" else "m" for k in kinds)
-    return zyphra(f, d, "".join(pattern), letters)
+    return model(f, d, "".join(pattern), letters, **AROUND)
 
 
 def shared_attention(f: Fields, d: int, heads: int) -> Attention:
@@ -113,7 +97,7 @@ def shared_attention(f: Fields, d: int, heads: int) -> Attention:
 
 def shared_letters(
     shared: str, attention: list[Attention], mlp: MLP, mamba: Block, lora: Layout
-) -> tuple[tuple[str, Layout], ...]:
+) -> Letters:
     """`m` a Mamba layer; `A`, `B`, … the same behind the first, second, … shared block."""
     d, own = mlp.d_model, "model.layers.{i}"
     block = f"model.layers.{{first}}.{shared}"
@@ -131,21 +115,3 @@ def shared_letters(
         )
         letters.append((letter, layout))
     return tuple(letters)
-
-
-def zyphra(f: Fields, d: int, pattern: str, letters: tuple[tuple[str, Layout], ...]) -> Model:
-    """The model around the layers."""
-    vocab = f.count("vocab_size", default=32000)
-    tied = f.flag("tie_word_embeddings", default=True)
-    head = "model.embed_tokens" if tied else "lm_head"
-    return Model(
-        name=f.where,
-        family=f.data["model_type"],
-        pattern=pattern,
-        before=(("model.embed_tokens", Embedding(vocab=vocab, d_model=d)),),
-        layers=letters,
-        after=(
-            ("model.final_layernorm", Norm(d_model=d)),
-            (head, Head(d_model=d, vocab=vocab)),
-        ),
-    )

@@ -20,7 +20,8 @@ class SSM(Block):
     d_conv: int = 4
     expand: int = 2
     d_ssm: int | None = None  # the inner width where it is not expand * d_model
-    bias: bool = False  # of in_proj and out_proj
+    bias: bool = False  # of in_proj and, unless out_bias says otherwise, of out_proj
+    out_bias: bool | None = None
     conv_bias: bool = True
     ssm_dtype: str = "fp32"
 
@@ -31,9 +32,11 @@ class SSM(Block):
         choose("ssm_dtype", self.ssm_dtype, ("", *BITS))
 
     def linear(self, name: str, d_in: str, d_out: str) -> list[Op]:
+        own = name == "out_proj" and self.out_bias is not None
         return [
             Op(f"{name}.weight", f"b l {d_in}, {d_in} {d_out} -> b l {d_out}"),
-            *[Op(f"{name}.bias", f"b l {d_out}, {d_out} -> b l {d_out}")] * self.bias,
+            *[Op(f"{name}.bias", f"b l {d_out}, {d_out} -> b l {d_out}")]
+            * (self.out_bias if own else self.bias),
         ]
 
     def conv(self, d: str) -> list[Op]:
