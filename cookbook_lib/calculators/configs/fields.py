@@ -61,6 +61,17 @@ class Fields:
         """The spelling that this file uses to say null, if no other spelling says more."""
         return None if self.find(names) else next((n for n in names if n in self.data), None)
 
+    def nullable(self, *names: str, default: Any, low: int = 1) -> int | None:
+        """A whole number, the default where it is absent, None where the file says null."""
+        return None if self.null(names) else self.count(*names, default=default, low=low)
+
+    def inside(self, name: str) -> "Fields":
+        """The fields of an object inside this one; none if it is absent."""
+        value = self.data.get(name) or {}
+        if not isinstance(value, dict):
+            self.fail(name, "a JSON object")
+        return Fields(value, f"{self.where}: {name}")
+
     def flag(self, *names: str, default: bool) -> bool:
         """true or false; null is false, as it is in Python."""
         if any(n in self.data and self.data[n] is None for n in names):
