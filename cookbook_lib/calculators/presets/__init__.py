@@ -1,0 +1,49 @@
+"""Published models by name: each is one JSON file beside this one, a config and its source.
+
+Adding a model is adding a file: `{"name": …, "source": …, "note": …, "config": {…}}`, where `config` is
+what `read_config` reads.
+"""
+
+import json
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cookbook_lib.calculators.configs import from_dict, read_config
+from cookbook_lib.calculators.model import Model
+
+FOLDER = files(__name__)
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The names of all presets, in order."""
+    return tuple(sorted(f.name[:-5] for f in FOLDER.iterdir() if f.name.endswith(".json")))
+
+
+def entry(name: str) -> dict[str, Any]:
+    """The preset's file: name, source, note and config. `ValueError` for a name that has none."""
+    if name.lower() not in names():
+        near = get_close_matches(name.lower(), names(), n=3) or ("`cookbook models` lists them",)
+        raise ValueError(f"no preset is called {name!r}; near to it: {', '.join(near)}")
+    return json.loads((FOLDER / f"{name.lower()}.json").read_text(encoding="utf-8"))
+
+
+@cache
+def preset(name: str) -> Model:
+    """The model of this name: "zamba2-2.7b"."""
+    data = entry(name)
+    return from_dict(data["config"], data["name"]).but(source=data["source"])
+
+
+def resolve(model: str) -> Model:
+    """The model of a preset's name, of a `config.json`, or of a folder that holds one."""
+    if model.lower() in names():
+        return preset(model)
+    if Path(model).exists():
+        return read_config(model)
+    if model.endswith(".json") or "/" in model:
+        raise ValueError(f"{model}: no such file, expected a preset, a config.json or its folder")
+    return preset(model)
