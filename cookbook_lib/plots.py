@@ -2,7 +2,8 @@
 
 `use()` once, then plain matplotlib. In a notebook a figure is dark ink on a white card, which can be
 read on any background. The site replaces INK and PAPER by the colours of its scheme (see
-`cookbook_lib.publishing.outputs`); the data colours keep a contrast above 3:1 with both.
+`cookbook_lib/publishing/outputs.py`); the data colours have a contrast above 3:1
+with both, and stay apart in the three kinds of colour blindness.
 """
 
 import io
@@ -16,7 +17,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 INK, PAPER = "#222324", "#fefeff"  # no one draws data in these by chance
-COLORS = ("#2f7fd0", "#d4691e", "#1b9a77", "#b85bb5", "#8f7a35", "#7a7f87")
+COLORS = ("#2980c8", "#e86b05", "#7244fd", "#a8582d", "#786d8a", "#af837a")
 
 STYLE: dict[str, Any] = {
     "figure.figsize": (6.4, 3.6),

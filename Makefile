@@ -1,0 +1,42 @@
+# The commands of the cookbook. Each one sets up what it needs in .venv; only Python 3.11+ is asked for.
+.DEFAULT_GOAL := help
+.PHONY: help site test lint recipes serve clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/installed
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+site: recipes ## Execute what changed and build the site in site/
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site is in site/; make serve shows it."
+
+test: $(READY) ## Run all tests, the recipes among them
+	$(BIN)/python -m pytest --nbmake
+
+lint: $(READY) ## Check the style of all code
+	$(BIN)/ruff check .
+
+recipes: $(READY) ## Execute each recipe that changed, once; keep the notebooks in build/recipes/
+	$(BIN)/python -m pytest --nbmake -v recipes
+
+serve: recipes ## Show the site on this machine and rebuild it on changes
+	$(BIN)/python -m mkdocs serve
+
+clean: ## Delete everything that was built, .venv included
+	rm -rf $(VENV) build site .pytest_cache .ruff_cache .hypothesis
+	find cookbook_lib recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# `installing` exists while pip runs: if it is there at the start, the last set-up was interrupted.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, $(PYTHON) is %d.%d: make PYTHON=/path/to/python3" % sys.version_info[:2])'
+	@if [ -e $(VENV)/installing ]; then rm -rf $(VENV); fi
+	$(PYTHON) -m venv $(VENV)
+	@rm -f $(READY) && touch $(VENV)/installing
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@mv $(VENV)/installing $(READY)

@@ -1,0 +1,59 @@
+"""Formulas as MathML, made when the site is built: no script and no request when it is read.
+
+The font is STIX Two Math (SIL Open Font License 1.1), cut down to what formulas use.
+"""
+
+import re
+from html import escape, unescape
+from importlib.resources import files
+from pathlib import Path
+
+from fontTools import subset
+from latex2mathml.converter import convert
+
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+UNREAD = re.compile(r"<m[a-z]+>\\[A-Za-z]+")  # latex2mathml passes on what it does not know
+GLYPHS = [  # Unicode blocks: text, Greek, punctuation, arrows, operators, italic and bold letters
+    *range(0x20, 0x180),
+    *range(0x391, 0x3F6),
+    *range(0x2010, 0x2060),
+    *range(0x2100, 0x2150),
+    *range(0x2190, 0x2400),
+    *range(0x27E6, 0x27EC),
+    *range(0x2A00, 0x2AFF),
+    *range(0x1D400, 0x1D800),
+]
+
+
+def with_mathml(html: str) -> str:
+    """A page whose `$…$` and `$$…$$` (marked by arithmatex) are MathML.
+
+    Raises ValueError for a command that has no MathML, which would be shown as its source.
+    """
+    return FORMULA.sub(lambda match: formula(match[3], display=match[2] == "["), html)
+
+
+def formula(escaped: str, display: bool) -> str:
+    tex = unescape(escaped).strip()
+    try:
+        mathml = convert(tex, display="block" if display else "inline")
+    except Exception as error:  # latex2mathml has an exception for each mistake
+        raise ValueError(f"the formula {tex!r} cannot be read: {error!r}") from error
+    if unread := UNREAD.search(mathml):
+        raise ValueError(f"the formula {tex!r} has a command that is not known: {unread[0]}")
+    mathml = mathml.replace("<math ", f'<math alttext="{escape(tex)}" ', 1)
+    return f'<div class="formula" tabindex="0">{mathml}</div>' if display else mathml
+
+
+def write_font(path: Path) -> None:
+    """Write the part of STIX Two Math that formulas use, as WOFF2."""
+    options = subset.Options(flavor="woff2", name_IDs=["*"], layout_features=["*"])
+    source = files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
+    font = subset.load_font(str(source), options)
+    cut = subset.Subsetter(options)
+    cut.populate(unicodes=GLYPHS)
+    cut.subset(font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    subset.save_font(font, str(part), options)
+    part.replace(path)

@@ -1,0 +1,131 @@
+"""MkDocs hooks: recipes become pages, and nothing on a page asks another host.
+
+`mkdocs.yml` names this file. Each recipe is the page `recipes/NNN_name.md`, made by mkdocs-jupyter
+from its executed notebook; a recipe without one of its present fingerprint stops the build.
+"""
+
+import logging
+import os
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+import mkdocs_jupyter.config
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from cookbook_lib.publishing import formulas, outputs
+from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
+
+log = logging.getLogger("mkdocs.hooks.recipes")
+FONT = "assets/formulas.woff2"
+LINK = re.compile(r"\]\((?:\.\./recipes/)?(\d{3}_\w+)\.py([#)])")  # as GitHub and editors read it
+TO_DOCS = re.compile(r"\]\(\.\./docs/")
+state = {"serving": False}
+
+
+def on_startup(command: str, dirty: bool) -> None:
+    state["serving"] = command == "serve"
+
+
+def root(config: MkDocsConfig) -> Path:
+    return Path(config.config_file_path).parent
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Use our notebook template, and fill the patterns of `nav` with recipes in reading order."""
+    templates = Path(__file__).parent / "templates"
+    mkdocs_jupyter.config.settings.templates_dir = str(templates)
+    os.environ["JUPYTER_CONFIG_DIR"] = str(root(config) / "build" / "jupyter")  # not the user's
+    try:
+        known = [f"recipes/{recipe.name}.md" for recipe in recipes(root(config))]
+    except ValueError as error:
+        raise PluginError(str(error)) from error
+    placed: set[str] = set()
+    config.nav = [entry for entry in (fill(e, known, placed) for e in config.nav) if entry]
+    if rest := [page for page in known if page not in placed]:
+        config.nav.append({"More recipes": rest})
+    return config
+
+
+def fill(entry, known: list[str], placed: set[str]):
+    """An entry of `nav` with `recipes/…*` replaced by the pages it matches; None if by none."""
+    if isinstance(entry, dict):
+        filled = {title: fill(inner, known, placed) for title, inner in entry.items()}
+        return {title: inner for title, inner in filled.items() if inner} or None
+    if isinstance(entry, list):
+        return [inner for inner in (fill(e, known, placed) for e in entry) if inner]
+    if "*" not in entry:
+        return entry
+    pages = [page for page in known if fnmatch(page, entry)]
+    placed.update(pages)
+    return pages
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for recipe in recipes(root(config)):
+        if recipe.executed() is None:
+            line = f"recipes/{recipe.name}.py was not executed as it is now: run `make recipes`"
+            if not (state["serving"] and recipe.notebook.exists()):
+                raise PluginError(line)
+            log.warning(line)
+        page = f"recipes/{recipe.name}.md"
+        file = File.generated(config, page, abs_src_path=str(recipe.notebook))
+        file.edit_uri = f"../recipes/{recipe.name}.py"
+        files.append(file)
+    font = root(config) / "build" / FONT
+    if not font.exists():
+        formulas.write_font(font)
+    files.append(File.generated(config, FONT, abs_src_path=str(font)))
+    return files
+
+
+def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> Page:
+    if page.file.abs_src_path and page.file.abs_src_path.endswith(".ipynb"):
+        convert = page.render  # mkdocs-jupyter's, set for this page just before
+        del page.render
+        page.render = lambda config, files: render(page, convert, config, files)
+    return page
+
+
+def render(page: Page, convert, config: MkDocsConfig, files: Files) -> None:
+    """Notebook -> Markdown (mkdocs-jupyter, our template) -> HTML (MkDocs, as any other page)."""
+    convert(config, files)
+    markdown = page.content.partition("<x-end/>")[0]  # what follows is JupyterLab's style sheet
+    markdown, shown = outputs.take_out(markdown)
+    markdown = TO_DOCS.sub("](../", LINK.sub(r"](\1.md\2", markdown))
+    page.markdown = outputs.spaced(markdown)
+    Page.render(page, config, files)
+    try:
+        page.content = outputs.put_back(page.content, shown)
+    except ValueError as error:
+        raise PluginError(f"recipes/{Path(page.file.src_uri).stem}.py: {error}") from error
+    recipe = Recipe(root(config) / "recipes" / f"{Path(page.file.src_uri).stem}.py")
+    page.content = page.content.replace("</h1>", "</h1>" + facts(recipe, config), 1)
+
+
+def facts(recipe: Recipe, config: MkDocsConfig) -> str:
+    """The line below a recipe's title: where its source is, and how long it ran."""
+    import json
+
+    seconds = json.loads(recipe.notebook.read_text())["metadata"][KEY]["seconds"]
+    source = f"{config.repo_url.rstrip('/')}/blob/main/recipes/{recipe.name}.py"
+    return (
+        f'<p class="nb-facts"><a href="{source}">Source</a> · '
+        f'<a href="{recipe.name}.ipynb" download>Notebook</a> · ran in {seconds:.0f} s · '
+        f"<code>pytest --nbmake recipes/{recipe.name}.py</code></p>"
+    )
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    try:
+        return formulas.with_mathml(html)
+    except ValueError as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from error
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    # Material's script would ask GitHub for the number of stars wherever it finds this component.
+    return output.replace('data-md-component="source"', "")
