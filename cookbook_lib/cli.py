@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> Callable[[], None]:
     except SystemExit as end:
         if end.code == 0:
             raise
-        fail(one_line(errors.getvalue()))
+        fail(f"{one_line(errors.getvalue()).rstrip('.')}; see `{prog} --help`")
 
 
 def bound(target: str | dict) -> Callable:

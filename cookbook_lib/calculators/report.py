@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from cookbook_lib.calculators.costs import Row, Run, State, choose
+from cookbook_lib.calculators.costs import Row, Run, choose
 from cookbook_lib.calculators.model import Model
 
 GROUPS: dict[str, Callable[[Row], tuple[str, ...]]] = {
@@ -56,21 +56,23 @@ def cost_report(
         "conv_state_bytes": cache["conv"],
         "ssm_state_bytes": cache["ssm"],
         "cache_bytes": sum(cache.values()),
-        "rows": grouped(rows, states, by),
+        "rows": grouped(rows, by),
     }
 
 
-def grouped(rows: tuple[Row, ...], states: tuple[State, ...], by: str) -> list[dict[str, Any]]:
+def grouped(rows: tuple[Row, ...], by: str) -> list[dict[str, Any]]:
     """The rows added up by component, by block or not at all, in the order they first run."""
     table: dict[tuple, dict[str, Any]] = {}
     seen: set[str] = set()
+    multiplied = {row.name for row in rows if row.kind != "lookup"}
     for i, row in enumerate(rows):
         key = GROUPS[by](row) + ((i,) if by == "op" else ())
         names = NAMES if by == "op" else ("component",) if by == "component" else NAMES[:2]
         entry = table.setdefault(key, dict(zip(names, key, strict=False)) | zeros())
         entry["params"] += row.params if row.name not in seen else 0
         seen |= {row.name} if row.params else set()
-        entry["params_used"] += row.params_active
+        if row.kind != "lookup" or row.name not in multiplied:  # a tied table counts once
+            entry["params_used"] += row.params_active
         entry["flops"] += row.flops
         entry["elements"] += row.elements
     return list(table.values())

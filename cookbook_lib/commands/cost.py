@@ -10,6 +10,14 @@ from cookbook_lib.calculators.report import cost_report
 from cookbook_lib.commands.output import count, nbytes, print_json, print_table
 
 
+COUNTS = ("params", "params_used", "flops")
+HEADS = {
+    "component": ("component", *COUNTS),
+    "block": ("block", "component", *COUNTS),
+    "op": ("block", "op", "formula", "params", "flops"),
+}
+
+
 def cost(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     batch: int = 1,
@@ -36,11 +44,14 @@ def cost(
         logits: of all positions or of the last
         json: print one JSON document instead of a table
     """
+    for name, value in {"batch": batch, "tokens": tokens, "context": context}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected a whole number above 0")
     run = Run(b=batch, l=tokens, attention=attention, scan=scan, logits=logits)
     report = cost_report(presets.resolve(model), run, context, dtype, by)
     if json:
         return print_json(report)
-    head = [k for k in report["rows"][0] if k != "elements"]
+    head = HEADS[by]
     rows = [[row[k] for k in head] for row in report["rows"]]
     print_table(f"{report['model']}: {batch} x {tokens} tokens, {dtype}", head, rows)
     for name, text in summary(report).items():

@@ -37,7 +37,7 @@ def models(json: bool = False) -> None:
                 count(r["params"]),
                 count(r["params_active"]),
                 short(r["pattern"]),
-                r["source"],
+                r["source"].replace("https://", ""),
             )
             for r in rows
         ],

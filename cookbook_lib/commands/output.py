@@ -1,6 +1,7 @@
 """Printing a result: JSON for programs, a table for people."""
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +19,12 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) 
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
     for name, right in zip(head, numeric, strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        first = name == head[0]
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=first)
     for row in rows:
         table.add_row(*map(cell, row))
-    Console(highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 160  # a file or a pipe has room
+    Console(highlight=False, width=width).print(table)
 
 
 def cell(value: Any) -> str:

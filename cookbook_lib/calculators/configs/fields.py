@@ -4,22 +4,23 @@ from math import isfinite
 from typing import Any, NoReturn
 
 REQUIRED = object()
-DEFAULT = object()
 
 
 class Fields:
     """A configuration and the name of its file, which every error begins with.
 
-    Each getter takes the spellings of a field, newest first, and its default. A field that is
-    absent or null has its default; one without a default is required. For a count, `null` says
-    what null means where that is something else; None: nothing, so that null is an error.
+    Each getter takes the spellings of a field, newest first, and its default. An absent field has
+    its default; one without a default is required. A number that is null is an error, but for
+    `nullable`; a list that is null is absent.
     """
 
     def __init__(self, data: dict[str, Any], where: str):
         self.data, self.where = data, where
 
     def fail(self, field: str, expected: str) -> NoReturn:
-        raise ValueError(f"{self.where}: {field} is {self.data.get(field)!r}, expected {expected}")
+        value = repr(self.data.get(field))
+        value = value if len(value) <= 80 else value[:77] + "..."
+        raise ValueError(f"{self.where}: {field} is {value}, expected {expected}")
 
     def find(self, names: tuple[str, ...]) -> str | None:
         """The spelling that this file uses, if any."""
@@ -37,16 +38,15 @@ class Fields:
         default: Any = REQUIRED,
         low: int = 1,
         high: int | tuple[str, int] | None = None,
-        null: Any = DEFAULT,
     ) -> Any:
         """A whole number from `low` to `high` (or the default, whatever it is).
 
         high: a number, or the name and the value of the field that limits this one.
         """
-        if null is not DEFAULT and (said := self.null(names)):
-            return self.fail(said, f"a whole number of at least {low}") if null is None else null
+        if null := self.null(names):
+            self.fail(null, f"a whole number of at least {low}")
         name, value = self.value(names, default)
-        if name not in self.data or self.data[name] is None:
+        if name not in self.data:
             return value
         if isinstance(value, float) and isfinite(value) and value == int(value):
             value = int(value)  # some files say 2.0
@@ -117,11 +117,9 @@ class Fields:
             raise ValueError(f"{self.where}: {name} holds {wrong[0]}, expected 0 to {below - 1}")
         return sorted(set(value))
 
-    def part(
-        self, *names: str, of: tuple[str, int], default: Any = REQUIRED, null: Any = DEFAULT
-    ) -> int:
+    def part(self, *names: str, of: tuple[str, int], default: Any = REQUIRED) -> int:
         """A count that divides `of`, a field's name and its value: heads of a width."""
-        n = self.count(*names, default=default, null=null)
+        n = self.count(*names, default=default)
         if of[1] % n:
             self.refuse_part(self.find(names) or names[0], n, of)
         return n
@@ -135,4 +133,4 @@ class Fields:
     def count_or(self, word: str, *names: str) -> int | None:
         """A count; None where the field is absent or says `word`, for example "auto"."""
         name, value = self.value(names, None)
-        return None if value == word else self.count(name, default=None)
+        return None if value == word else self.nullable(name, default=None)

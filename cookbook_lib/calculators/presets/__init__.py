@@ -1,7 +1,7 @@
 """Published models by name: each is one JSON file beside this one, a config and its source.
 
-Adding a model is adding a file: `{"name": …, "source": …, "note": …, "config": {…}}`, where `config` is
-what `read_config` reads.
+Adding a model is adding a file: `{"name": …, "source": …, "note": …, "config": {…}}`, where `config`
+is what `read_config` reads.
 """
 
 import json
