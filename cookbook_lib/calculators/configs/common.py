@@ -18,10 +18,7 @@ def attention(
     A null or absent number of key-value heads that has no default means as many as heads.
     """
     n = f.count("num_attention_heads", default=heads)
-    kv = f.nullable("num_key_value_heads", default=kv) or n
-    if n % kv:
-        name, whole = "num_key_value_heads", ("num_attention_heads", n)
-        f.refuse_part(name, kv, whole)
+    kv = f.part_or_all("num_key_value_heads", of=("num_attention_heads", n), default=kv)
     dim = f.nullable("head_dim", default=dim)
     if dim is None:
         if d % n:

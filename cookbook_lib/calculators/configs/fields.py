@@ -124,6 +124,13 @@ class Fields:
             self.refuse_part(self.find(names) or names[0], n, of)
         return n
 
+    def part_or_all(self, *names: str, of: tuple[str, int], default: int | None = None) -> int:
+        """A part that is the whole where it is null: key-value heads, as many as heads."""
+        n = self.nullable(*names, default=default) or of[1]
+        if of[1] % n:
+            self.refuse_part(self.find(names) or names[0], n, of)
+        return n
+
     def refuse_part(self, name: str, n: int, of: tuple[str, int]) -> NoReturn:
         """The error for a count that does not divide what it is a part of."""
         raise ValueError(

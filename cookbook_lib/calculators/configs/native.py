@@ -89,9 +89,7 @@ def ssm(f: Fields, d: int) -> Mamba1 | Mamba2:
 def mha(f: Fields, d: int) -> Attention:
     """`attn_cfg`: the arguments of mamba_ssm's MHA, whose q, k and v are one weight."""
     heads = f.count("num_heads")
-    kv = f.nullable("num_heads_kv", default=None) or heads
-    if heads % kv:
-        f.refuse_part("num_heads_kv", kv, ("num_heads", heads))
+    kv = f.part_or_all("num_heads_kv", of=("num_heads", heads))
     dim = f.nullable("head_dim", default=None)
     if dim is None:
         dim = d // f.part("num_heads", of=("d_model", d))

@@ -90,9 +90,7 @@ def zamba2(f: Fields) -> Model:
 def shared_attention(f: Fields, d: int, heads: int) -> Attention:
     """Attention over [stream, embeddings]: twice as wide inside as the model."""
     heads = f.part("num_attention_heads", of=("2 * hidden_size", 2 * d), default=heads)
-    kv = f.nullable("num_key_value_heads", default=None) or heads
-    if heads % kv:
-        f.refuse_part("num_key_value_heads", kv, ("num_attention_heads", heads))
+    kv = f.part_or_all("num_key_value_heads", of=("num_attention_heads", heads))
     dim = f.nullable("attention_head_dim", default=None) or 2 * d // heads
     return Attention(d_model=d, d_in=2 * d, n_heads=heads, n_kv_heads=kv, head_dim=dim)
 
