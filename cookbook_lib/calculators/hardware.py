@@ -26,7 +26,7 @@ class Chip:
         """FLOPs per byte at which arithmetic begins to take longer than memory traffic."""
         return self.flops / self.bandwidth
 
-    def seconds(self, flops: float, nbytes: float) -> float:
+    def seconds(self, flops: int | float, nbytes: int | float) -> float:
         """Lower bound: arithmetic and memory traffic overlap perfectly."""
         return max(flops / self.flops, nbytes / self.bandwidth)
 
@@ -65,8 +65,8 @@ class Roofline:
     """
 
     flops: int
-    eager_bytes: float
-    fused_bytes: float
+    eager_bytes: int | float
+    fused_bytes: int | float
     eager: float
     fused: float
 

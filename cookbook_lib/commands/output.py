@@ -31,7 +31,7 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def nbytes(n: float) -> str:
+def nbytes(n: int | float) -> str:
     """Bytes for people, in powers of 1024: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(n) < 1024:
@@ -40,7 +40,7 @@ def nbytes(n: float) -> str:
     return f"{n:.2f} TiB"
 
 
-def count(n: float) -> str:
+def count(n: int | float) -> str:
     """A count for people, in powers of 1000: 2.66 G."""
     for unit in ("", "k", "M", "G", "T", "P", "E"):
         if abs(n) < 1000:
