@@ -1,4 +1,5 @@
 # The commands of the cookbook. Each one sets up what it needs in .venv; only Python 3.11+ is asked for.
+export NO_MKDOCS_2_WARNING = 1 # Material's notice about another program
 .DEFAULT_GOAL := help
 .PHONY: help site test lint recipes serve clean
 .DELETE_ON_ERROR:

@@ -1,12 +1,13 @@
 """Plots and tables of the recipes: readable in a notebook, and on the site in light and dark.
 
-`use()` once, then plain matplotlib. In a notebook a figure is dark ink on a white card, which can be
-read on any background. The site replaces INK and PAPER by the colours of its scheme (see
-`cookbook_lib/publishing/outputs.py`); the data colours have a contrast above 3:1
-with both, and stay apart in the three kinds of colour blindness.
+`use()` once, then plain matplotlib. In a notebook a figure is dark ink on a white card, which can
+be read on any background. The site replaces INK and PAPER by the colours of its scheme (see
+`cookbook_lib/publishing/outputs.py`); the data colours have a contrast above 3:1 with both, and
+stay apart in the three kinds of colour blindness.
 """
 
 import io
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -17,10 +18,11 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 INK, PAPER = "#222324", "#fefeff"  # no one draws data in these by chance
+NUMBER = re.compile(r"[-+−]?[\d,.]+(e[-+]?\d+)?( ?(%|x|×|[kMGTP]?i?B|[kMGTP]?FLOP(/s)?|[mµ]?s))?|")
 COLORS = ("#2980c8", "#e86b05", "#7244fd", "#a8582d", "#786d8a", "#af837a")
 
 STYLE: dict[str, Any] = {
-    "figure.figsize": (6.4, 3.6),
+    "figure.figsize": (5.8, 3.4),
     "figure.constrained_layout.use": True,
     "figure.facecolor": PAPER,
     "savefig.facecolor": PAPER,
@@ -30,12 +32,12 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.titlesize": 10,
+    "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "grid.alpha": 0.15,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    "font.size": 9.5,
+    "font.size": 10,
     "lines.markersize": 4,
     "svg.fonttype": "path",  # the same shapes on every machine
     "svg.hashsalt": "cookbook",  # the same ids in every run
@@ -58,8 +60,8 @@ def use() -> None:
 def show(fig: Figure, alt: str) -> None:
     """Show a figure with the text that a reader gets who cannot see it, and close it.
 
-    `alt` is one sentence: what is plotted, and what it shows. Outside a notebook the figure is drawn
-    (so that mistakes in it are found) and not shown.
+    `alt` is one sentence: what is plotted, and what it shows. Outside a notebook the figure is
+    drawn, so that mistakes in it are found, and not shown.
     """
     if not alt.strip():
         raise ValueError("alt is empty, expected one sentence that says what the figure shows")
@@ -90,8 +92,7 @@ class Table:
         self.head = list(dict.fromkeys(name for row in self.rows for name in row))
         self.cells = [[text(row.get(name, "")) for name in self.head] for row in self.rows]
         self.right = [
-            all(isinstance(row.get(name, 0), int | float) for row in self.rows)
-            for name in self.head
+            all(NUMBER.fullmatch(cells[i]) for cells in self.cells) for i in range(len(self.head))
         ]
 
     def _repr_html_(self) -> str:

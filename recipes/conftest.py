@@ -29,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """This Python runs the cells, whatever kernels and start-up files the user has."""
     own = os.path.join(sys.prefix, "share", "jupyter")
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [own, os.environ.get("JUPYTER_PATH")]))
+    path = filter(None, [own, os.environ.get("JUPYTER_PATH")])
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(path)
     os.environ["IPYTHONDIR"] = str(BUILD / "ipython")
     (BUILD / "ipython").mkdir(parents=True, exist_ok=True)
 
@@ -90,8 +91,9 @@ class RecipeItem(NotebookItem):
         result = excinfo.value.args[0]
         index = result.error.failing_cell_index
         source = self.recipe.source.read_text()
-        line = source[: source.find(result.nb.cells[index].source)].count("\n") + 1
-        where = f"recipes/{self.recipe.source.name}:{line}: cell {index + 1} of {len(result.nb.cells)}"
+        cells = result.nb.cells
+        line = source[: source.find(cells[index].source)].count("\n") + 1
+        where = f"recipes/{self.recipe.source.name}:{line}: cell {index + 1} of {len(cells)}"
         return NbMakeFailureRepr(
             f"{where}\n{result.error.trace}", f"{where}: {result.error.summary}"
         )

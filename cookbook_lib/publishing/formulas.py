@@ -13,15 +13,17 @@ from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 UNREAD = re.compile(r"<m[a-z]+>\\[A-Za-z]+")  # latex2mathml passes on what it does not know
-GLYPHS = [  # Unicode blocks: text, Greek, punctuation, arrows, operators, italic and bold letters
-    *range(0x20, 0x180),
-    *range(0x391, 0x3F6),
-    *range(0x2010, 0x2060),
-    *range(0x2100, 0x2150),
-    *range(0x2190, 0x2400),
-    *range(0x27E6, 0x27EC),
-    *range(0x2A00, 0x2AFF),
-    *range(0x1D400, 0x1D800),
+GLYPHS = [  # Unicode ranges
+    *range(0x20, 0x100),  # Latin
+    *range(0x391, 0x3F6),  # Greek
+    *range(0x2010, 0x2060),  # punctuation
+    *range(0x2100, 0x2150),  # letterlike: R, N, l
+    *range(0x2190, 0x21D6),  # arrows
+    *range(0x2200, 0x2300),  # operators
+    *range(0x2308, 0x230C),  # floor and ceiling
+    *range(0x1D400, 0x1D468),  # bold and italic letters
+    *range(0x1D49C, 0x1D4D0),  # script
+    *range(0x1D6E2, 0x1D71C),  # italic Greek
 ]
 
 
@@ -47,7 +49,7 @@ def formula(escaped: str, display: bool) -> str:
 
 def write_font(path: Path) -> None:
     """Write the part of STIX Two Math that formulas use, as WOFF2."""
-    options = subset.Options(flavor="woff2", name_IDs=["*"], layout_features=["*"])
+    options = subset.Options(flavor="woff2", name_IDs=["*"], layout_features=["ssty", "dtls"])
     source = files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
     font = subset.load_font(str(source), options)
     cut = subset.Subsetter(options)

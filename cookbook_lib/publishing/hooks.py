@@ -4,9 +4,9 @@
 from its executed notebook; a recipe without one of its present fingerprint stops the build.
 """
 
+import json
 import logging
 import os
-import re
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -16,13 +16,11 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from cookbook_lib.publishing import formulas, outputs
+from cookbook_lib.publishing import formulas, outputs, prose
 from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
 log = logging.getLogger("mkdocs.hooks.recipes")
 FONT = "assets/formulas.woff2"
-LINK = re.compile(r"\]\((?:\.\./recipes/)?(\d{3}_\w+)\.py([#)])")  # as GitHub and editors read it
-TO_DOCS = re.compile(r"\]\(\.\./docs/")
 state = {"serving": False}
 
 
@@ -93,10 +91,8 @@ def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> Page:
 def render(page: Page, convert, config: MkDocsConfig, files: Files) -> None:
     """Notebook -> Markdown (mkdocs-jupyter, our template) -> HTML (MkDocs, as any other page)."""
     convert(config, files)
-    markdown = page.content.partition("<x-end/>")[0]  # what follows is JupyterLab's style sheet
-    markdown, shown = outputs.take_out(markdown)
-    markdown = TO_DOCS.sub("](../", LINK.sub(r"](\1.md\2", markdown))
-    page.markdown = outputs.spaced(markdown)
+    markdown, shown = outputs.take_out(page.content)
+    page.markdown = prose.spaced(prose.linked(markdown))
     Page.render(page, config, files)
     try:
         page.content = outputs.put_back(page.content, shown)
@@ -108,8 +104,6 @@ def render(page: Page, convert, config: MkDocsConfig, files: Files) -> None:
 
 def facts(recipe: Recipe, config: MkDocsConfig) -> str:
     """The line below a recipe's title: where its source is, and how long it ran."""
-    import json
-
     seconds = json.loads(recipe.notebook.read_text())["metadata"][KEY]["seconds"]
     source = f"{config.repo_url.rstrip('/')}/blob/main/recipes/{recipe.name}.py"
     return (

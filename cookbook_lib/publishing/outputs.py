@@ -5,23 +5,29 @@ from html import escape, unescape
 
 from cookbook_lib.plots import INK, PAPER
 
+NOTEBOOK = re.compile(r"<x-notebook>(.*)</x-notebook>", re.DOTALL)
 OUTPUT = re.compile(r"<x-output>(.*?)</x-output>", re.DOTALL)
-FIGURE = re.compile(r'<figure class="nb-output nb-figure" data-alt="(.*?)">(.*?)</figure>', re.DOTALL)
+FIGURE = re.compile(
+    r'<figure class="nb-output nb-figure" data-alt="(.*?)">(.*?)</figure>', re.DOTALL
+)
 STYLE_TAG = re.compile(r"<style.*?</style>", re.DOTALL)
 NOT_SHOWN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
 LABEL = re.compile(r"<!-- (.*?) -->", re.DOTALL)
+WIDTH = re.compile(r'(<svg [^>]*?width=")([\d.]+)pt"')
+SMALLEST = 0.65  # of its size: a figure is not shrunk below this, but scrolled
 PLACE = '<div class="nb-place" id="nb-place-{}"></div>'
 
 
-def take_out(markdown: str) -> tuple[str, list[str]]:
-    """Markdown with a place for each output, and the outputs as HTML."""
+def take_out(converted: str) -> tuple[str, list[str]]:
+    """A notebook from our template as Markdown with a place for each output, and the outputs."""
     outputs: list[str] = []
 
     def place(match: re.Match) -> str:
         outputs.append(for_page(match[1]))
         return PLACE.format(len(outputs) - 1)
 
-    return OUTPUT.sub(place, markdown), outputs
+    notebook = unescape(NOTEBOOK.search(converted)[1])
+    return OUTPUT.sub(place, notebook), outputs
 
 
 def put_back(html: str, outputs: list[str]) -> str:
@@ -31,7 +37,7 @@ def put_back(html: str, outputs: list[str]) -> str:
     """
     for i, output in enumerate(outputs):
         if html.count(PLACE.format(i)) != 1:
-            raise ValueError(f"output {i + 1} has no place on the page: is a code fence not closed?")
+            raise ValueError(f"output {i + 1} has no place on the page: is a fence not closed?")
         html = html.replace(PLACE.format(i), output)
     return html
 
@@ -49,6 +55,7 @@ def figure(svg: str, alt: str) -> str:
     labels = dict.fromkeys(LABEL.findall(svg))  # matplotlib notes each text before its shapes
     alt = alt or "Figure: " + ", ".join(label for label in labels if not label.startswith("$"))
     svg = LABEL.sub("", NOT_SHOWN.sub("", svg)).strip()
+    svg = WIDTH.sub(at_least, svg, count=1)
     svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--md-default-bg-color)")
     return (
         '<figure class="nb-output nb-figure" role="img" tabindex="0" '
@@ -56,22 +63,5 @@ def figure(svg: str, alt: str) -> str:
     )
 
 
-LIST_ITEM = re.compile(r"(?:[-*+]|\d+\.) ")
-
-
-def spaced(markdown: str) -> str:
-    """Markdown with a blank line before each list: Python-Markdown needs it, Jupyter does not."""
-    lines: list[str] = []
-    fence = ""
-    for line in markdown.split("\n"):
-        mark = re.match(r"(`{3,}|~{3,})", line)
-        if mark and not fence:
-            fence = mark[1]
-        elif mark and line.strip() == fence:
-            fence = ""
-        before = lines[-1] if lines else ""
-        starts = LIST_ITEM.match(line) and before.strip() and not fence
-        if starts and not LIST_ITEM.match(before) and not before.startswith(" "):
-            lines.append("")
-        lines.append(line)
-    return "\n".join(lines)
+def at_least(width: re.Match) -> str:
+    return f'{width[1]}{width[2]}pt" style="min-width: {SMALLEST * float(width[2]):.0f}pt"'
