@@ -66,7 +66,7 @@ def read_config(path: str | Path) -> Model:
         raise ValueError(f"{file}: cannot be read as text: {error}") from None
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the former also for a number too long
         raise ValueError(f"{file}: not JSON: {error}") from None
     return from_dict(data, str(path))
 
@@ -89,7 +89,9 @@ def reader(f: Fields) -> Callable[[Fields], Model]:
         for marks, native_reader in NATIVE.items():
             if all(mark in f.data for mark in marks):
                 return native_reader
-    family = f.word("model_type")
+    family = f.word("model_type", default=None)
     if family not in READERS:
         f.fail("model_type", "one of " + ", ".join(sorted(READERS)))
+    if f.data.get("per_layer_config"):
+        f.fail("per_layer_config", "null: layers that change single fields are not supported")
     return READERS[family]

@@ -1,6 +1,8 @@
 """What most families share: attention's fields, the norms of a layer, and the model around them."""
 
-from cookbook_lib.calculators.configs.fields import Fields
+from typing import Any
+
+from cookbook_lib.calculators.configs.fields import REQUIRED, Fields
 from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.specs import Attention, Embedding, Head, Mamba1, Mamba2, Norm
 
@@ -8,6 +10,12 @@ Letters = tuple[tuple[str, Layout], ...]
 ATTENTION = {"attention": "attention", "full_attention": "attention"}  # older and newer names
 MAMBA = {"mamba": "mamba", "linear_attention": "mamba"}
 EITHER = ATTENTION | MAMBA
+MOST_LAYERS = 10_000  # more is a slip of the keyboard, not a model
+
+
+def depth(f: Fields, *names: str, default: Any = REQUIRED) -> int:
+    """The number of layers."""
+    return f.count(*(names or ("num_hidden_layers",)), default=default, high=MOST_LAYERS)
 
 
 def attention(

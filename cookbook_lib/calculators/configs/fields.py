@@ -61,9 +61,9 @@ class Fields:
         """The spelling that this file uses to say null, if no other spelling says more."""
         return None if self.find(names) else next((n for n in names if n in self.data), None)
 
-    def nullable(self, *names: str, default: Any, low: int = 1) -> int | None:
+    def nullable(self, *names: str, default: Any, **limits) -> int | None:
         """A whole number, the default where it is absent, None where the file says null."""
-        return None if self.null(names) else self.count(*names, default=default, low=low)
+        return None if self.null(names) else self.count(*names, default=default, **limits)
 
     def inside(self, name: str) -> "Fields":
         """The fields of an object inside this one; none if it is absent."""

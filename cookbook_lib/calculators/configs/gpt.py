@@ -1,19 +1,33 @@
 """Transformers of the GPT kind: LayerNorms and biases, an MLP without a gate."""
 
-from cookbook_lib.calculators.configs.common import attention, model, named
+from cookbook_lib.calculators.configs.common import depth, model, named
 from cookbook_lib.calculators.configs.fields import Fields
+from cookbook_lib.calculators.configs.llama import sizes
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.specs import MLP, Attention, Embedding, Norm
 
 
+def fused(d: int, heads: int, bias: bool, **options) -> Attention:
+    """Attention with q, k and v in one weight and as many key-value heads as heads."""
+    return Attention(
+        d_model=d,
+        n_heads=heads,
+        n_kv_heads=heads,
+        head_dim=d // heads,
+        fused=True,
+        qkv_bias=bias,
+        out_bias=bias,
+        **options,
+    )
+
+
 def gpt_neox(f: Fields) -> Model:
     """GPT-NeoX and Pythia."""
-    d = f.count("hidden_size", default=6144)
-    layers = f.count("num_hidden_layers", default=44)
-    f.part("num_attention_heads", of=("hidden_size", d), default=64)
+    d, layers = sizes(f, 6144, 44)
     bias = f.flag("attention_bias", default=True)
     renamed = (("qkv_proj", "query_key_value"), ("o_proj", "dense"))
-    attn = attention(f, d, 64, None, fused=True, qkv_bias=bias, out_bias=bias, names=renamed)
+    heads = f.part("num_attention_heads", of=("hidden_size", d), default=64)
+    attn = fused(d, heads, bias, names=renamed)
     mlp = MLP(
         d_model=d,
         d_ff=f.count("intermediate_size", default=24576),
@@ -36,20 +50,13 @@ def gpt_neox(f: Fields) -> Model:
 def gpt2(f: Fields) -> Model:
     """GPT-2, with learned positions."""
     d = f.count("n_embd", "hidden_size", default=768)
-    layers = f.count("n_layer", "num_hidden_layers", default=12)
-    heads = f.part("n_head", "num_attention_heads", of=("n_embd", d), default=12)
+    layers = depth(f, "n_layer", "num_hidden_layers", default=12)
     if f.flag("add_cross_attention", default=False):
         f.fail("add_cross_attention", "false: only the decoder on its own is supported")
-    attn = Attention(
-        d_model=d,
-        n_heads=heads,
-        n_kv_heads=heads,
-        head_dim=d // heads,
-        fused=True,
-        qkv_bias=True,
-        out_bias=True,
-        names=(("qkv_proj", "c_attn"), ("o_proj", "c_proj")),
-    )
+    renamed = (("qkv_proj", "c_attn"), ("o_proj", "c_proj"))
+    of = (f.find(("n_embd", "hidden_size")) or "n_embd", d)
+    heads = f.part("n_head", "num_attention_heads", of=of, default=12)
+    attn = fused(d, heads, True, names=renamed)
     mlp = MLP(
         d_model=d,
         d_ff=f.nullable("n_inner", default=None) or 4 * d,
@@ -59,7 +66,7 @@ def gpt2(f: Fields) -> Model:
     )
     norm = Norm(d_model=d, bias=True)
     layer = named("transformer.h.{i}.", ln_1=norm, attn=attn, ln_2=norm, mlp=mlp)
-    held = f.count("n_positions", "max_position_embeddings", "n_ctx", default=1024)
+    held = f.count("n_positions", "max_position_embeddings", default=1024)
     around = {"embed": "transformer.wte", "norm": "transformer.ln_f", "norm_bias": True}
     around["positions"] = (("transformer.wpe", Embedding(vocab=held, d_model=d)),)
     return model(f, d, "a" * layers, (("a", layer),), vocab=50257, tied=True, **around)

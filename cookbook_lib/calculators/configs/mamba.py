@@ -1,6 +1,6 @@
 """Pure state-space models in transformers' format: Mamba, Falcon-Mamba and Mamba-2."""
 
-from cookbook_lib.calculators.configs.common import model, named
+from cookbook_lib.calculators.configs.common import depth, model, named
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.model import Model
@@ -19,7 +19,7 @@ def mamba(f: Fields) -> Model:
         bias=f.flag("use_bias", default=False),
         conv_bias=f.flag("use_conv_bias", default=True),
     )
-    layers = f.count("num_hidden_layers", "n_layer", default=32)
+    layers = depth(f, "num_hidden_layers", "n_layer", default=32)
     return pure(f, d, layers, mixer, vocab=50280, tied=True)
 
 
@@ -41,7 +41,7 @@ def mamba2(f: Fields) -> Model:
         bias=f.flag("use_bias", default=False),
         conv_bias=f.flag("use_conv_bias", default=True),
     )
-    layers = f.count("num_hidden_layers", default=64)
+    layers = depth(f, default=64)
     return pure(f, d, layers, mixer, vocab=32768, tied=False)
 
 

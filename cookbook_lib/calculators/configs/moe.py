@@ -2,7 +2,7 @@
 
 from cookbook_lib.calculators.configs.common import attention, model
 from cookbook_lib.calculators.configs.fields import Fields
-from cookbook_lib.calculators.configs.llama import layer, sizes
+from cookbook_lib.calculators.configs.llama import layer, sizes, uniform, window_in_use
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.specs import MLP, MoE
 
@@ -12,16 +12,17 @@ GATE = (("router", "gate"),)  # what these checkpoints call the router
 def experts(f: Fields, d: int, d_ff: int, n: int, k: int, *names: str, **options) -> MoE:
     """Routed experts; `names` are the spellings of their number, `n` and `k` the defaults."""
     total = f.count(*names, default=n)
-    topk = f.count("num_experts_per_tok", default=k)
-    if topk > total:
-        f.fail("num_experts_per_tok", f"at most {f.find(names) or names[0]} ({total})")
+    most = (f.find(names) or names[0], total)
+    topk = f.count("num_experts_per_tok", default=k, high=most)
     return MoE(d_model=d, d_ff=d_ff, n_experts=total, topk=topk, **options)
 
 
 def mixtral(f: Fields) -> Model:
     """Mixtral: experts in every layer."""
     d, layers = sizes(f, 4096, 32)
-    attn = attention(f, d, 32, 8, window=f.nullable("sliding_window", default=None))
+    window = f.nullable("sliding_window", default=None)
+    uniform(f, layers, window)
+    attn = attention(f, d, 32, 8, window=window)
     d_ff = f.count("intermediate_size", default=14336)
     moe = experts(f, d, d_ff, 8, 2, "num_local_experts", "num_experts", names=GATE)
     letters = (("e", layer(d, attn, moe)),)
@@ -31,27 +32,36 @@ def mixtral(f: Fields) -> Model:
 def qwen3_moe(f: Fields) -> Model:
     """Qwen3-MoE: experts in every `decoder_sparse_step`-th layer but those of `mlp_only_layers`."""
     d, layers = sizes(f, 2048, 24)
-    window = f.nullable("sliding_window", default=4096)
-    if not f.flag("use_sliding_window", default=False):
-        window = None
+    window = window_in_use(f)
     bias = f.flag("attention_bias", default=False)
     options = {"qkv_bias": bias, "out_bias": bias, "qk_norm": "head", "window": window}
     attn = attention(f, d, 32, 4, **options)
-    d_ff = f.count("moe_intermediate_size", default=768)
-    moe = experts(f, d, d_ff, 128, 8, "num_experts", "num_local_experts", names=GATE)
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=6144))
+    plain = uniform(f, layers, window)[0]
+    letters = ((plain, layer(d, attn, mlp)),)
     step = f.count("decoder_sparse_step", default=1)
-    dense = f.indices("mlp_only_layers", below=layers, default=[])
-    pattern = ("e" if i not in dense and (i + 1) % step == 0 else "a" for i in range(layers))
-    letters = (("a", layer(d, attn, mlp)), ("e", layer(d, attn, moe)))
-    return model(f, d, "".join(pattern), letters, vocab=151936, tied=False)
+    dense = f.indices("mlp_only_layers", below=layers, default=())
+    names = ("num_experts", "num_local_experts")
+    if f.count(*names, default=128, low=0):  # without experts, every layer is dense
+        d_ff = f.count("moe_intermediate_size", default=768)
+        letters += (("e", layer(d, attn, experts(f, d, d_ff, 128, 8, *names, names=GATE))),)
+    else:
+        dense = range(layers)
+    routed = ((i + 1) % step == 0 and i not in dense for i in range(layers))
+    pattern = "".join("e" if here else plain for here in routed)
+    return model(f, d, pattern, letters, vocab=151936, tied=False)
 
 
 def olmoe(f: Fields) -> Model:
     """OLMoE: experts in every layer, a norm over all heads' q and k."""
     d, layers = sizes(f, 2048, 16)
     bias = f.flag("attention_bias", default=False)
-    attn = attention(f, d, 16, None, qkv_bias=bias, out_bias=bias, qk_norm="all")
+    window = f.nullable("sliding_window", default=None)
+    uniform(f, layers, window)
+    options = {"qkv_bias": bias, "out_bias": bias, "qk_norm": "all", "window": window}
+    attn = attention(f, d, 16, None, **options)
+    if attn.d_q != d:
+        f.fail("head_dim", f"hidden_size / num_attention_heads ({d} / {attn.n_heads})")
     d_ff = f.count("intermediate_size", default=2048)
     moe = experts(f, d, d_ff, 64, 8, "num_experts", "num_local_experts", names=GATE)
     letters = (("e", layer(d, attn, moe)),)

@@ -5,7 +5,7 @@ Both keep the SSM state in the weights' dtype. `mamba_ssm` pads the vocabulary u
 
 from math import ceil
 
-from cookbook_lib.calculators.configs.common import named
+from cookbook_lib.calculators.configs.common import depth, named
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.specs import (
@@ -27,7 +27,7 @@ def multiple(n: int, of: int) -> int:
 
 def mamba_ssm(f: Fields) -> Model:
     """mamba_ssm's `MambaConfig`: Mamba-1 or Mamba-2, attention in some layers, optional MLPs."""
-    d, layers = f.count("d_model"), f.count("n_layer")
+    d, layers = f.count("d_model"), depth(f, "n_layer")
     attends = f.indices("attn_layer_idx", below=layers, default=[])
     norm = Norm(d_model=d, bias=not f.flag("rms_norm", default=True))
     channel: dict = {}
@@ -110,7 +110,7 @@ def mha(f: Fields, d: int) -> Attention:
 
 def blackmamba(f: Fields) -> Model:
     """BlackMamba: "r" is a Mamba-1 layer, a digit a layer of so many experts (1: an MLP)."""
-    d, layers = f.count("hidden_size"), f.count("num_layers")
+    d, layers = f.count("hidden_size"), depth(f, "num_layers")
     if f.flag("add_bias_linear", default=False):
         f.fail("add_bias_linear", "false, as in the published models")
     mixer = Mamba1(

@@ -1,6 +1,6 @@
 """Nemotron-H: one thing in each layer, Mamba-2, attention, an MLP or routed experts."""
 
-from cookbook_lib.calculators.configs.common import attention, model, named
+from cookbook_lib.calculators.configs.common import MOST_LAYERS, attention, model, named
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.configs.moe import experts
 from cookbook_lib.calculators.model import Model
@@ -42,7 +42,7 @@ def nemotron_h(f: Fields) -> Model:
 
 def pattern_of(f: Fields) -> str:
     """The list of layers, or the hub's string of letters."""
-    layers = f.nullable("num_hidden_layers", default=None)
+    layers = f.nullable("num_hidden_layers", default=None, high=MOST_LAYERS)
     spelled = f.word("hybrid_override_pattern", default=None)
     listed = f.data.get("layers_block_type") or f.data.get("layer_types")
     if listed is None and spelled is not None:

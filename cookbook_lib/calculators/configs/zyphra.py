@@ -8,7 +8,7 @@ transformers allocates them; Zyphra's own code allocates one for every hybrid la
 
 from string import ascii_uppercase
 
-from cookbook_lib.calculators.configs.common import Letters, mamba1, model
+from cookbook_lib.calculators.configs.common import Letters, depth, mamba1, model
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.model import Layout, Model
@@ -26,7 +26,7 @@ SEVERAL_HEADS = (
 def zamba(f: Fields) -> Model:
     """One shared block, Mamba-1 with several heads, no LoRA."""
     d = f.count("hidden_size", default=3712)
-    layers = f.count("num_hidden_layers", default=76)
+    layers = depth(f, default=76)
     width = ("mamba_expand * hidden_size", f.count("mamba_expand", default=2) * d)
     nheads = f.part("n_mamba_heads", of=width, default=2)
     mamba = mamba1(f, d, nheads=nheads, names=SEVERAL_HEADS)
@@ -45,7 +45,7 @@ def zamba(f: Fields) -> Model:
 def zamba2(f: Fields) -> Model:
     """Some shared blocks used in turn, Mamba-2, and a LoRA for each use."""
     d = f.count("hidden_size", default=2560)
-    layers = f.count("num_hidden_layers", default=54)
+    layers = depth(f, default=54)
     expand = f.count("mamba_expand", default=2)
     nheads = f.part("n_mamba_heads", of=("mamba_expand * hidden_size", expand * d), default=8)
     mamba = Mamba2(
