@@ -39,11 +39,14 @@ def activation_named(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class MLP(Named):
-    """`specs.MLP`, gated or not; a fused weight is gate, up in a row."""
+    """`specs.MLP`, gated or not; a fused weight is gate, up in a row.
 
-    def __init__(self, spec: specs.MLP, *, activation: str = "silu"):
+    gate_first: False if it is up, gate (mamba_ssm's GatedMLP).
+    """
+
+    def __init__(self, spec: specs.MLP, *, activation: str = "silu", gate_first: bool = True):
         super().__init__(spec)
-        self.act = activation_named(activation)
+        self.act, self.gate_first = activation_named(activation), gate_first
         ins = {"up_proj": spec.d_ff}
         if spec.gated:
             both = {"gate_up_proj": spec.d_gate_up}
@@ -54,13 +57,16 @@ class MLP(Named):
         self.add("down_proj", nn.Linear(spec.d_ff, spec.d_model, bias=spec.bias))
 
     def forward(
-        self, x: Float[Tensor, "b l d_model"], adapter: nn.Module | None = None
-    ) -> Float[Tensor, "b l d_model"]:
-        """`adapter` (d_model to d_gate_up, or to d_ff without a gate) adds to what x becomes."""
+        self, x: Float[Tensor, "... d_model"], adapter: nn.Module | None = None
+    ) -> Float[Tensor, "... d_model"]:
+        """adapter: adds to what `gate_up_proj` makes of x (Zamba2's LoRA); for a fused weight."""
         wide = [self.part(name)(x) for name in self.ins]
-        wide = list(wide[0].chunk(2, -1)) if self.spec.fused and self.spec.gated else wide
         if adapter is not None:
-            added = adapter(x).chunk(len(wide), -1)
-            wide = [w + a for w, a in zip(wide, added, strict=True)]
-        y = self.act(wide[0]) * wide[1] if self.spec.gated else self.act(wide[0])
-        return self.part("down_proj")(y)
+            if len(wide) > 1:
+                raise ValueError("adapter is given, expected None unless the spec is fused")
+            wide[0] = wide[0] + adapter(x)
+        if not self.spec.gated:
+            return self.part("down_proj")(self.act(wide[0]))
+        gate, up = wide[0].chunk(2, -1) if self.spec.fused else wide
+        gate, up = (gate, up) if self.gate_first else (up, gate)
+        return self.part("down_proj")(self.act(gate) * up)

@@ -5,12 +5,15 @@ gate and Sinkhorn balancing as in BlackMamba (arXiv:2402.01771, section 3.2).
 Axes: b batch, l tokens of each, n = b l tokens, e experts, k experts of one token (topk).
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cookbook_lib.blocks.mlp import activation_named
+from cookbook_lib.blocks.mlp import MLP, activation_named
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.sinkhorn import sinkhorn
 from cookbook_lib.calculators import specs
@@ -39,47 +42,69 @@ def route(
     return experts, weights / weights.sum(-1, keepdim=True) if normalise else weights
 
 
-class Experts(nn.Module):
-    """All experts of a layer: two stacked weights, as transformers keeps them."""
+def mix(
+    x: Float[Tensor, "n d"],
+    experts: Int[Tensor, "n k"],
+    weights: Float[Tensor, "n k"],
+    each: list[Callable[[Tensor], Tensor]],
+) -> Float[Tensor, "n d"]:
+    """The weighted sum of what its experts say of each token; `each` maps m tokens to m answers.
+
+    Sorts the (token, expert) pairs by expert, so that an expert runs once, on its own rows, and one
+    that no token chose runs nothing: the work is that of the pairs.
+    """
+    order = experts.flatten().argsort(stable=True)
+    token = order // experts.shape[1]
+    counts = torch.bincount(experts.flatten(), minlength=len(each)).tolist()
+    parts = x[token].split(counts)
+    said = torch.cat([expert(part) for expert, part in zip(each, parts, strict=True) if len(part)])
+    said = said * weights.flatten()[order, None].to(x.dtype)
+    return torch.zeros_like(x).index_add(0, token, said)
+
+
+class Stacked(nn.Module):
+    """All experts of a layer as two stacked weights: what transformers keeps."""
 
     def __init__(self, spec: specs.MoE, activation: str):
         super().__init__()
         self.spec, self.act = spec, activation_named(activation)
         self.up = "gate_up_proj" if spec.gated else "up_proj"
-        for name, d_in, d_out in (
-            (self.up, spec.d_expert, spec.d_up),
-            ("down_proj", spec.d_ff, spec.d_expert),
-        ):
-            weight = torch.empty(spec.n_experts, d_out, d_in)
-            self.register_parameter(name, nn.Parameter(weight.uniform_(-1, 1) * d_in**-0.5))
+        shapes = {
+            self.up: (spec.n_experts, spec.d_up, spec.d_expert),
+            "down_proj": (spec.n_experts, spec.d_expert, spec.d_ff),
+        }
+        for name, shape in shapes.items():
+            weight = torch.empty(shape).uniform_(-1, 1) * shape[-1] ** -0.5  # as nn.Linear has it
+            self.register_parameter(name, nn.Parameter(weight))
 
     def one(self, i: int, x: Float[Tensor, "m d_expert"]) -> Float[Tensor, "m d_expert"]:
         """What expert `i` says of m tokens."""
         y = F.linear(x, getattr(self, self.up)[i])
         if self.spec.gated:
-            gate, y = y.chunk(2, -1)
-            y = self.act(gate) * y
-        else:
-            y = self.act(y)
-        return F.linear(y, self.down_proj[i])
+            gate, up = y.chunk(2, -1)
+            return F.linear(self.act(gate) * up, self.down_proj[i])
+        return F.linear(self.act(y), self.down_proj[i])
 
-    def forward(
-        self,
-        x: Float[Tensor, "n d_expert"],
-        experts: Int[Tensor, "n k"],
-        weights: Float[Tensor, "n k"],
-    ) -> Float[Tensor, "n d_expert"]:
-        """Sort the (token, expert) pairs by expert, so that each expert runs once, on its own rows.
+    def __iter__(self):
+        return (partial(self.one, i) for i in range(self.spec.n_experts))
 
-        The work is that of the pairs: an expert that no token chose runs nothing.
-        """
-        order = experts.flatten().argsort(stable=True)
-        token = order // experts.shape[1]
-        counts = torch.bincount(experts.flatten(), minlength=self.spec.n_experts).tolist()
-        parts = x[token].split(counts)
-        said = torch.cat([self.one(i, part) for i, part in enumerate(parts) if len(part)])
-        said = said * weights.flatten()[order, None].to(x.dtype)
-        return torch.zeros_like(x).index_add(0, token, said)
+
+def separate(spec: specs.MoE, activation: str) -> tuple[str, nn.ModuleList]:
+    """Experts as MLPs of their own, and the name of the list: what BlackMamba's checkpoints keep.
+
+    Their names in the spec have a star for the expert: `local_experts.*.linear_fc1.weight`.
+    """
+    up = "gate_up_proj" if spec.gated else "up_proj"
+    there = {name: spec.renamed(f"experts.{name}").split(".*.") for name in (up, "down_proj")}
+    mlp = specs.MLP(
+        d_model=spec.d_expert,
+        d_ff=spec.d_ff,
+        gated=spec.gated,
+        fused=spec.gated,
+        names=tuple((name, weight.removesuffix(".weight")) for name, (_, weight) in there.items()),
+    )
+    mlps = (MLP(mlp, activation=activation) for _ in range(spec.n_experts))
+    return there[up][0], nn.ModuleList(mlps)
 
 
 class MoE(Named):
@@ -102,9 +127,14 @@ class MoE(Named):
         for name, value, known in (("gate", gate, GATES), ("balance", balance, BALANCES)):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
-        self.gate, self.normalise, self.balance = gate, normalise, balance
+        self.gating, self.normalise, self.balance = gate, normalise, balance
         self.add("router", nn.Linear(spec.d_model, spec.n_experts, bias=spec.router_bias))
-        self.add("experts", Experts(spec, activation))
+        self.stored = "experts"
+        if "*" in spec.renamed("experts.down_proj"):
+            self.stored, experts = separate(spec, activation)
+        else:
+            experts = Stacked(spec, activation)
+        self.add(self.stored, experts)
 
     def route(
         self, x: Float[Tensor, "n d_model"]
@@ -112,8 +142,8 @@ class MoE(Named):
         """The experts of each token and the weights of their answers."""
         logits, scores = self.part("router")(x), None
         if self.balance == "sinkhorn" and self.training:
-            scores = sinkhorn(logits.detach()).plan
-        return route(logits, self.spec.topk, self.gate, self.normalise, scores)
+            scores = sinkhorn(logits.detach()).log_plan
+        return route(logits, self.spec.topk, self.gating, self.normalise, scores)
 
     def forward(
         self, x: Float[Tensor, "b l d_model"], latent: Float[Tensor, "b l d_expert"] | None = None
@@ -121,4 +151,5 @@ class MoE(Named):
         """latent: what the experts read where that is narrower than what the router reads."""
         experts, weights = self.route(x.flatten(0, 1))
         read = x if latent is None else latent
-        return self.part("experts")(read.flatten(0, 1), experts, weights).view_as(read)
+        y = mix(read.flatten(0, 1), experts, weights, list(self.part(self.stored)))
+        return y.view_as(read)
