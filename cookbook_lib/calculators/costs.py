@@ -114,7 +114,7 @@ class Op:
     einsum: str
     gather: str = ""  # an axis picked by index: neither looped over nor summed (MoE, embedding)
     take: str = ""  # how many of the gathered axis a token picks; empty: see `Row.params_active`
-    kind: str = ""  # "conv" where that is what runs
+    kind: str = ""  # what runs, where it is not a matmul that the axes say
 
     def row(self, component: str, name: str, size: Size, causal: bool) -> Row:
         inputs, out = parse(self.einsum)

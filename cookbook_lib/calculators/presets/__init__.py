@@ -1,6 +1,6 @@
 """Published models by name: each is one JSON file beside this one, a config and its source.
 
-Adding a model is adding a file: `{"name": …, "source": …, "note": …, "config": {…}}`, where `config`
+Adding a model is adding a file `{"name": …, "source": …, "note": …, "config": {…}}`, whose config
 is what `read_config` reads.
 """
 

@@ -67,5 +67,5 @@ class MoE(Block):
             Op(f"experts.{up}_proj", f"{x}, n_experts d_expert d_up -> b l topk d_up", **expert),
             *[Op("gate", f"{y}, {y} -> {y}")] * self.gated,
             Op("experts.down_proj", f"{y}, n_experts d_ff d_expert -> {x}", **expert),
-            Op("combine", f"{x}, b l topk -> b l d_expert"),
+            Op("combine", f"{x}, b l topk -> b l d_expert", kind="elementwise"),  # weigh and add
         ]
