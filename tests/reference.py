@@ -24,11 +24,14 @@ def parameters(module: torch.nn.Module) -> dict[str, int]:
 
 
 def cache_bytes(module: torch.nn.Module, b: int, s: int) -> int:
-    """Bytes of all tensors in the cache after a forward pass over s tokens of b sequences."""
+    """Bytes of all tensors in the cache after a forward pass over s tokens of b sequences.
+
+    Whole numbers are left out: they say how wide a window is, not what was seen.
+    """
     tokens = torch.zeros(b, s, dtype=torch.long, device="meta")
     with torch.no_grad():
         cache = module(tokens, use_cache=True).past_key_values
-    return sum(t.nbytes for t in tensors(cache, set()))
+    return sum(t.nbytes for t in tensors(cache, set()) if t.is_floating_point())
 
 
 def tensors(thing, seen: set[int]):
