@@ -127,7 +127,7 @@ for name in ("attention, 16 heads", "attention, 4 KV heads", "Mamba-1", "Mamba-2
 axes[0].set(xlabel="context (tokens)", ylabel="MFLOP to decode one token")
 axes[1].set(xlabel="context (tokens)", ylabel="state of one layer (MiB, bf16)")
 axes[0].legend()
-plots.show(fig, "Decoding one token: attention grows with the context, state-space layers stay flat")
+plots.show(fig, "To decode one token, attention costs more with context; Mamba layers stay flat")
 
 # %%
 attention = ingredients["attention, 16 heads"]
@@ -272,12 +272,12 @@ assert zamba2.state_bytes("kv", s=65536) == 4 * grouped.state_bytes("kv", s=6553
 # %% [markdown]
 # ## Find the bug
 #
-# A budget from the calculator page of [zcookbook](https://github.com/Zyphra/zcookbook), `calc/README.md`
-# at commit `ec06304`: 64 H100 that reach 400 TFLOP/s each, for 60 days, give "132M TFLOPs". The page
-# that surrounds it walks through every parameter of Mamba and is worth reading. Compute the budget.
-# What is wrong with the number?
+# A budget from the calculator page of [zcookbook](https://github.com/Zyphra/zcookbook), the file
+# `calc/README.md` at commit `ec06304`: 64 H100 that reach 400 TFLOP/s each, for 60 days, give "132M
+# TFLOPs". The page around it walks through every parameter of Mamba and is worth reading. Compute
+# the budget. What is wrong with the number?
 
 # %% tags=["answer"]
 budget = 400e12 * 64 * 60 * 24 * 3600
-print(f"{budget:.3e} FLOP = {budget / 1e12 / 1e9:.1f} billion TFLOP: a thousand times the printed one")
+print(f"{budget:.3e} FLOP = {budget / 1e21:.1f} billion TFLOP, a thousand times what is printed")
 assert round(budget / 1e12 / 132e6) == 1005

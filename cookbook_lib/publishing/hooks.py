@@ -16,7 +16,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from cookbook_lib.publishing import formulas, outputs, prose
+from cookbook_lib.publishing import computed, formulas, outputs, prose
 from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
 log = logging.getLogger("mkdocs.hooks.recipes")
@@ -123,3 +123,10 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     # Material's script would ask GitHub for the number of stars wherever it finds this component.
     return output.replace('data-md-component="source"', "")
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    try:
+        return computed.fill(markdown)
+    except ValueError as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from error

@@ -1,0 +1,81 @@
+"""Tables for prose pages, so that no number is typed there: `<!-- computed: NAME -->`."""
+
+import re
+from collections.abc import Callable
+
+from cookbook_lib.calculators import specs
+from cookbook_lib.calculators.costs import Block
+
+MARK = re.compile(r"<!-- computed: (\w+) -->")
+D, CONTEXT = 2048, 65536
+
+SPECS: dict[str, tuple[Block, str, str]] = {  # name -> spec, what it mixes, source
+    "Attention (MHA)": (
+        specs.Attention(d_model=D, n_heads=16, n_kv_heads=16, head_dim=128),
+        "sequence",
+        "1706.03762",
+    ),
+    "Attention (GQA)": (
+        specs.Attention(d_model=D, n_heads=16, n_kv_heads=4, head_dim=128),
+        "sequence",
+        "2305.13245",
+    ),
+    "Mamba": (specs.Mamba1(d_model=D), "sequence", "2312.00752"),
+    "Mamba-2": (specs.Mamba2(d_model=D), "sequence", "2405.21060"),
+    "MLP (gated)": (specs.MLP(d_model=D, d_ff=4 * D), "channels", "2002.05202"),
+    "Mixture of experts": (
+        specs.MoE(d_model=D, d_ff=4 * D, n_experts=8, topk=2),
+        "channels",
+        "1701.06538",
+    ),
+}
+WITHOUT_SPEC = {  # name -> what it mixes, its state, its cost, source: in words, not computed here
+    "xLSTM (mLSTM)": (
+        "sequence",
+        "a matrix for each head, fixed",
+        "projections and a matrix update",
+        "2405.04517",
+    ),
+    "KAN": ("channels", "none", "a learned spline for each edge", "2404.19756"),
+}
+
+
+def fill(markdown: str) -> str:
+    """The page with each mark replaced by its table. `ValueError` for a name that has none."""
+
+    def table(mark: re.Match) -> str:
+        if mark[1] not in TABLES:
+            raise ValueError(f"{mark[0]}: no such table, expected one of {', '.join(TABLES)}")
+        return TABLES[mark[1]]()
+
+    return MARK.sub(table, markdown)
+
+
+def ingredients() -> str:
+    """What each ingredient mixes, keeps and costs, from its spec where it has one."""
+    lines = [
+        f"| Ingredient | Mixes | State at 4k / {CONTEXT // 1024}k tokens | "
+        f"MFLOP to decode a token at 4k / {CONTEXT // 1024}k | Parameters |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for name, (spec, mixes, source) in SPECS.items():
+        state = " / ".join(f"{spec.state_bytes(s=s) / 2**20:.1f}" for s in (4096, CONTEXT))
+        flops = " / ".join(f"{spec.flops(l=1, s=s) / 1e6:.0f}" for s in (4096, CONTEXT))
+        kept = f"{state} MiB" if spec.states() else "none"
+        lines.append(f"| {link(name, source)} | {mixes} | {kept} | {flops} | {millions(spec)} |")
+    for name, (mixes, kept, flops, source) in WITHOUT_SPEC.items():
+        lines.append(f"| {link(name, source)} | {mixes} | {kept} | {flops} | |")
+    note = f"One layer of width {D}, one sequence, bf16, SSM states in float32; computed from specs."
+    return "\n".join([*lines, "", f"<small>{note}</small>"])
+
+
+def link(name: str, source: str) -> str:
+    return f"[{name}](https://arxiv.org/abs/{source})"
+
+
+def millions(spec: Block) -> str:
+    stored, used = (n / 1e6 for n in (spec.params(), spec.params_active()))
+    return f"{stored:.1f} M" + (f", {used:.1f} M used" if used < stored else "")
+
+
+TABLES: dict[str, Callable[[], str]] = {"ingredients": ingredients}
