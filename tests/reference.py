@@ -15,7 +15,9 @@ def build(config) -> torch.nn.Module:
     """The transformers model of this configuration, without data, in bf16."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notices about kernels that are not installed
-        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+        module = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    module.set_experts_implementation("batched_mm")  # the default wants widths of 16 bytes
+    return module
 
 
 def parameters(module: torch.nn.Module) -> dict[str, int]:
