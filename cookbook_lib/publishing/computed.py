@@ -65,7 +65,9 @@ def ingredients() -> str:
         lines.append(f"| {link(name, source)} | {mixes} | {kept} | {flops} | {millions(spec)} |")
     for name, (mixes, kept, flops, source) in WITHOUT_SPEC.items():
         lines.append(f"| {link(name, source)} | {mixes} | {kept} | {flops} | |")
-    note = f"One layer of width {D}, one sequence, bf16, SSM states in float32; computed from specs."
+    note = (
+        f"One layer of width {D}, one sequence, bf16, SSM states in float32; computed from specs."
+    )
     return "\n".join([*lines, "", f"<small>{note}</small>"])
 
 

@@ -1,0 +1,125 @@
+"""A model drawn from its own layout: the layer string as cells, and what each letter holds.
+
+One function for every model, so that a new model needs no new drawing. The picture is an SVG with
+text that can be selected, in the page's own text colour, with its meaning in colour and in words.
+"""
+
+from html import escape
+
+from cookbook_lib.calculators.costs import Block
+from cookbook_lib.calculators.model import Layout, Model
+from cookbook_lib.calculators.specs import MLP, Attention, Linear, LoRA, Mamba1, Mamba2, MoE
+
+WIDTH, CELL, LINE, CARD, GAP = 680, 26, 25, 216, 16
+COLORS = {  # component -> colour; a contrast of 3:1 with white and with dark grey
+    "attention": "#d4691e",
+    "mamba": "#2f7fd0",
+    "mamba2": "#2f7fd0",
+    "mlp": "#1b9a77",
+    "moe": "#b85bb5",
+    "lora": "#8f7a35",
+}
+PLAIN = "#7a7f87"
+CAPTIONS = {
+    Attention: "{n_heads} heads x {head_dim}, {n_kv_heads} KV",
+    Mamba1: "width {d_inner}, state {d_state}",
+    Mamba2: "{nheads} heads x {headdim}, state {d_state}",
+    MLP: "{d_model} - {d_ff}",
+    MoE: "{topk} of {n_experts}, {d_ff} wide",
+    LoRA: "rank {rank}",
+    Linear: "{d_in} - {d_out}",
+}
+
+
+def draw(model: Model, ink: str = "currentColor", paper: str = "none") -> str:
+    """The model as an SVG of 680 units width; `ink` and `paper` are its two plain colours."""
+    strip, y = cells(model, 0)
+    cards, bottom = legend(model, y + GAP)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" '
+        f'width="{WIDTH}" height="{bottom}" role="img" font-family="sans-serif" '
+        f'font-size="12" fill="{ink}"><title>{escape(describe(model))}</title>'
+        f'<rect width="{WIDTH}" height="{bottom}" fill="{paper}"/>{strip}{cards}</svg>'
+    )
+
+
+def describe(model: Model) -> str:
+    """The drawing in words, for those who cannot see it."""
+    letters = "; ".join(f"{k}: {parts}" for k, parts in model.legend().items())
+    return f"{model.name}, {len(model.pattern)} layers {model.pattern} where {letters}"
+
+
+def color(layout: Layout) -> str:
+    """A letter's colour is that of its rarest ingredient: attention, experts, then the mixer."""
+    held = [block.component for _, block in layout]
+    order = ("attention", "moe", "mamba2", "mamba", "mlp")
+    return next((COLORS[c] for c in order if c in held), PLAIN)
+
+
+def shared(name: str) -> bool:
+    """Whether several layers hold the very same block of this name."""
+    return "{i}" not in name and "{use}" not in name
+
+
+def cells(model: Model, y: int) -> tuple[str, int]:
+    """The layers in the order they run, one cell each, in rows that read like text."""
+    per_row = (WIDTH - 2) // CELL
+    parts = []
+    for i, letter in enumerate(model.pattern):
+        x, row = 1 + i % per_row * CELL, y + i // per_row * (CELL + 4)
+        tint = color(model.letters[letter])
+        parts.append(
+            f'<rect x="{x + 1}" y="{row + 1}" width="{CELL - 3}" height="{CELL - 3}" rx="4" '
+            f'fill="{tint}" fill-opacity=".22" stroke="{tint}"/>'
+            f'<text x="{x + CELL / 2 - 0.5}" y="{row + 17}" text-anchor="middle">{letter}</text>'
+        )
+    rows = -(-len(model.pattern) // per_row)
+    return "".join(parts), y + rows * (CELL + 4)
+
+
+def legend(model: Model, y: int) -> tuple[str, int]:
+    """A card for each letter, three in a row: its blocks from top to bottom, as they run."""
+    parts, tallest = [], 0
+    used = [(k, layout) for k, layout in model.layers if k in model.pattern]
+    for n, (letter, layout) in enumerate(used):
+        if n and n % 3 == 0:
+            y, tallest = y + tallest + GAP, 0
+        x = n % 3 * (CARD + GAP)
+        card, height = letter_card(model, letter, layout, x, y)
+        parts.append(card)
+        tallest = max(tallest, height)
+    return "".join(parts), y + tallest + 4
+
+
+def letter_card(model: Model, letter: str, layout: Layout, x: int, y: int) -> tuple[str, int]:
+    uses = model.pattern.count(letter)
+    head = f'<text x="{x}" y="{y + 13}" font-weight="bold">{letter}</text>'
+    text = f"{uses} layer{'s' * (uses > 1)}"
+    if any(map(shared, dict(layout))):
+        text += "; dashed: stored once"
+    head += f'<text x="{x + 18}" y="{y + 13}">{text}</text>'
+    lines = "".join(line(name, b, x, y + 20 + i * LINE) for i, (name, b) in enumerate(layout))
+    return head + lines, 20 + len(layout) * LINE
+
+
+def line(name: str, block: Block, x: int, y: int) -> str:
+    """One block: its kind and size; one that several layers share has a dashed border."""
+    tint = COLORS.get(block.component, PLAIN)
+    dashes = ' stroke-dasharray="5 3"' if shared(name) else ""
+    caption = CAPTIONS.get(type(block), "").format_map(Attributes(block))
+    return (
+        f'<rect x="{x + 0.5}" y="{y + 1.5}" width="{CARD - 1}" height="{LINE - 4}" rx="4" '
+        f'fill="{tint}" fill-opacity=".14" stroke="{tint}"{dashes}/>'
+        f'<text x="{x + 7}" y="{y + 16}">{block.component}</text>'
+        f'<text x="{x + CARD - 7}" y="{y + 16}" text-anchor="end" font-size="10">{caption}</text>'
+    )
+
+
+class Attributes(dict):
+    """A block's attributes as a mapping, for `str.format_map`."""
+
+    def __init__(self, block: Block):
+        self.block = block
+
+    def __missing__(self, name: str):
+        return getattr(self.block, name)
