@@ -17,6 +17,9 @@ import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from cookbook_lib.calculators.diagram import describe, draw
+from cookbook_lib.calculators.model import Model
+
 INK, PAPER = "#222324", "#fefeff"  # no one draws data in these by chance
 NUMBER = re.compile(r"[-+−]?[\d,.]+(e[-+]?\d+)?( ?(%|x|×|[kMGTP]?i?B|[kMGTP]?FLOP(/s)?|[mµ]?s))?|")
 COLORS = ("#2980c8", "#e86b05", "#7244fd", "#a8582d", "#786d8a", "#af837a")
@@ -68,10 +71,20 @@ def show(fig: Figure, alt: str) -> None:
     svg = io.StringIO()
     fig.savefig(svg, format="svg", metadata={"Date": None})
     plt.close(fig)
+    drawing(svg.getvalue(), alt)
+
+
+def model(spec: Model) -> None:
+    """Draw a model from its layout: its layers, and what each of them holds."""
+    drawing(draw(spec, INK, PAPER), describe(spec))
+
+
+def drawing(svg: str, alt: str) -> None:
+    """Show an SVG in INK and PAPER with its text; nothing outside a notebook."""
     if in_notebook():
         from IPython.display import display
 
-        data = {"image/svg+xml": svg.getvalue(), "text/plain": alt}
+        data = {"image/svg+xml": svg, "text/plain": alt}
         display(data, raw=True, metadata={"image/svg+xml": {"alt": alt}})
 
 

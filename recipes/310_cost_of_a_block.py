@@ -42,8 +42,9 @@ plots.use()
 
 # %%
 zamba2 = preset("zamba2-1.2b")
-mamba2 = zamba2.letters["m"][1][1]
-print(mamba2)
+(_, norm), (_, mamba2) = zamba2.letters["m"]
+print(f"d_model {mamba2.d_model}, d_inner {mamba2.d_inner}, {mamba2.nheads} heads", end=" ")
+print(f"of {mamba2.headdim}, d_state {mamba2.d_state}, chunks of {mamba2.chunk_size} tokens")
 
 rows = mamba2.costs(b=1, l=4096)
 total = sum(r.flops for r in rows)
@@ -194,7 +195,9 @@ assert all(
 # per parameter and token" falls short.
 
 # %%
-print(zamba2.pattern, zamba2.legend(), sep="\n")
+plots.model(zamba2)
+
+# %%
 rule = 2 * zamba2.params()
 really = zamba2.flops(l=4096, attention="causal") / 4096
 print(f"{zamba2.params():,} parameters stored, {zamba2.params_used():,} used by each token")

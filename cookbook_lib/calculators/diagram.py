@@ -37,9 +37,9 @@ def draw(model: Model, ink: str = "currentColor", paper: str = "none") -> str:
     cards, bottom = legend(model, y + GAP)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" '
-        f'width="{WIDTH}" height="{bottom}" role="img" font-family="sans-serif" '
+        f'width="{WIDTH * 0.75:g}pt" height="{bottom * 0.75:g}pt" role="img" font-family="sans-serif" '
         f'font-size="12" fill="{ink}"><title>{escape(describe(model))}</title>'
-        f'<rect width="{WIDTH}" height="{bottom}" fill="{paper}"/>{strip}{cards}</svg>'
+        f'<rect width="{WIDTH * 0.75:g}pt" height="{bottom * 0.75:g}pt" fill="{paper}"/>{strip}{cards}</svg>'
     )
 
 
