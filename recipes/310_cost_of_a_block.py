@@ -52,7 +52,7 @@ table(
     [
         {
             "op": r.op,
-            "FLOPs in symbols": r.formula.replace(" ", " · "),
+            "FLOPs: product of": r.formula,
             "parameters": r.params,
             "MFLOP": round(r.flops / 1e6),
             "share": f"{r.flops / total:.1%}",

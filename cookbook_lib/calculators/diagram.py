@@ -35,11 +35,12 @@ def draw(model: Model, ink: str = "currentColor", paper: str = "none") -> str:
     """The model as an SVG of 680 units width; `ink` and `paper` are its two plain colours."""
     strip, y = cells(model, 0)
     cards, bottom = legend(model, y + GAP)
+    points = f'width="{WIDTH * 0.75:g}pt" height="{bottom * 0.75:g}pt"'  # 4 px are 3 pt
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" '
-        f'width="{WIDTH * 0.75:g}pt" height="{bottom * 0.75:g}pt" role="img" font-family="sans-serif" '
-        f'font-size="12" fill="{ink}"><title>{escape(describe(model))}</title>'
-        f'<rect width="{WIDTH * 0.75:g}pt" height="{bottom * 0.75:g}pt" fill="{paper}"/>{strip}{cards}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" {points} '
+        f'role="img" font-family="sans-serif" font-size="12" fill="{ink}">'
+        f"<title>{escape(describe(model))}</title>"
+        f'<rect width="{WIDTH}" height="{bottom}" fill="{paper}"/>{strip}{cards}</svg>'
     )
 
 
