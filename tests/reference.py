@@ -32,7 +32,8 @@ def cache_bytes(module: torch.nn.Module, b: int, s: int) -> int:
     """
     tokens = torch.zeros(b, s, dtype=torch.long, device="meta")
     with torch.no_grad():
-        cache = module(tokens, use_cache=True).past_key_values
+        out = module(tokens, use_cache=True)
+    cache = out.cache_params if "cache_params" in out else out.past_key_values  # pure SSMs have one
     return sum(t.nbytes for t in tensors(cache, set()) if t.is_floating_point())
 
 

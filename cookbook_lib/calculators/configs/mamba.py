@@ -8,13 +8,17 @@ from cookbook_lib.calculators.specs import Mamba1, Mamba2, Norm
 
 
 def mamba(f: Fields) -> Model:
-    """Mamba; Falcon-Mamba adds norms without weights, and so has the same rows."""
+    """Mamba; Falcon-Mamba adds norms without weights, and so has the same rows.
+
+    `intermediate_size` decides where a file gives it: Falcon-Mamba-7B says `expand` 16 beside it.
+    """
     d = f.count("hidden_size", "d_model", default=768)
     mixer = Mamba1(
         d_model=d,
         d_state=f.count("state_size", default=16),
         d_conv=f.count("conv_kernel", default=4),
         expand=f.count("expand", default=2),
+        d_ssm=f.nullable("intermediate_size", default=None),
         dt_rank=f.count_or("auto", "time_step_rank"),
         bias=f.flag("use_bias", default=False),
         conv_bias=f.flag("use_conv_bias", default=True),

@@ -7,7 +7,7 @@ from math import ceil
 
 from cookbook_lib.calculators.configs.common import depth, named
 from cookbook_lib.calculators.configs.fields import Fields
-from cookbook_lib.calculators.model import Layout, Model
+from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.specs import (
     MLP,
     Attention,
@@ -40,7 +40,9 @@ def mamba_ssm(f: Fields) -> Model:
     if attends:
         mixer = mha(f.inside("attn_cfg"), d)
         letters.append(("a", named(prefix, norm=norm, mixer=mixer, **channel)))
-    vocab = multiple(f.count("vocab_size"), f.count("pad_vocab_size_multiple", default=8))
+    vocab = multiple(
+        f.count("vocab_size", default=50277), f.count("pad_vocab_size_multiple", default=8)
+    )
     tied = f.flag("tie_embeddings", default=True)
     pattern = "".join("a" if i in attends else "m" for i in range(layers))
     return Model(
@@ -109,7 +111,10 @@ def mha(f: Fields, d: int) -> Attention:
 
 
 def blackmamba(f: Fields) -> Model:
-    """BlackMamba: "r" is a Mamba-1 layer, a digit a layer of so many experts (1: an MLP)."""
+    """BlackMamba: "r" is a Mamba-1 layer, a digit a layer of so many experts (1: an MLP).
+
+    Biases are counted where the file asks for them: the published models have none in linears.
+    """
     d, layers = f.count("hidden_size"), depth(f, "num_layers")
     if f.flag("add_bias_linear", default=False):
         f.fail("add_bias_linear", "false, as in the published models")
@@ -118,23 +123,33 @@ def blackmamba(f: Fields) -> Model:
         d_state=f.count("state_size"),
         d_conv=f.count("conv_dimension"),
         expand=f.count("expansion_factor", default=2),
+        dt_rank=f.count_or("auto", "dt_rank"),
+        bias=f.flag("bias", default=False),
+        out_bias=False,
+        conv_bias=f.flag("conv_bias", default=True),
         ssm_dtype="",
     )
     prefix, norm = "decoder.layers.{i}.", Norm(d_model=d)
-    letters: dict[str, Layout] = {"r": named(prefix, norm=norm, mixer=mixer)}
-    for experts in range(1, 10):
-        letters[str(experts)] = named(prefix, norm=norm, mixer=switch(f, d, experts))
-    kinds = {k: k for k in letters}
-    pattern = f.words("mamba_moe_layers", length=layers, among=kinds) or ["r"] * layers
-    ours = dict(zip("r123456789", "m-EFGHIJKL", strict=True))
-    ours |= {k: "E" for k in pattern if k.isdigit() and k != "1" and len(set(pattern) - {"r"}) == 1}
-    vocab = f.count("vocab_size", default=50000)
+    kinds = {k: k for k in "r123456789"}
+    listed = ["r"] * layers
+    if f.data["mamba_moe_layers"]:
+        listed = f.words("mamba_moe_layers", length=layers, among=kinds)
+    used = list(dict.fromkeys(listed))
+    letters = dict(zip((k for k in used if k not in "r1"), "EFGHIJKL", strict=False))
+    letters |= {"r": "m", "1": "-"}
+    vocab = f.count("padded_vocab_size", "vocab_size", default=50000)
     return Model(
         name=f.where,
         family="blackmamba",
-        pattern="".join(ours[k] for k in pattern),
+        pattern="".join(letters[k] for k in listed),
         before=(("embedding", Embedding(vocab=vocab, d_model=d)),),
-        layers=tuple((ours[k], letters[k]) for k in dict.fromkeys(pattern)),
+        layers=tuple(
+            (
+                letters[k],
+                named(prefix, norm=norm, mixer=mixer if k == "r" else switch(f, d, int(k))),
+            )
+            for k in used
+        ),
         after=(
             ("decoder.final_layernorm", Norm(d_model=d, bias=True)),
             ("embedding", Head(d_model=d, vocab=vocab)),

@@ -66,11 +66,11 @@ def mamba(f: Fields, d: int) -> Mamba2:
         d_ssm=heads * dim,
         headdim=dim,
         d_state=f.count("ssm_state_size", default=128),
-        d_conv=f.count("conv_kernel", "mamba_d_conv", default=4),
-        ngroups=f.part("n_groups", "mamba_n_groups", of=("mamba_num_heads", heads), default=8),
-        chunk_size=f.count("chunk_size", "mamba_chunk_size", default=128),
+        d_conv=f.count("mamba_d_conv", "conv_kernel", default=4),
+        ngroups=f.part("mamba_n_groups", "n_groups", of=("mamba_num_heads", heads), default=8),
+        chunk_size=f.count("mamba_chunk_size", "chunk_size", default=128),
         bias=f.flag("use_bias", default=False),
-        conv_bias=f.flag("use_conv_bias", "mamba_conv_bias", default=True),
+        conv_bias=f.flag("mamba_conv_bias", "use_conv_bias", default=True),
     )
 
 
