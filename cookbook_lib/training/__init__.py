@@ -1,0 +1,1 @@
+"""Training: tasks that tell architectures apart, and the loop."""
