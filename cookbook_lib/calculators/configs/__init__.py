@@ -45,6 +45,10 @@ READERS: dict[str, Callable[[Fields], Model]] = {
     "zamba": zyphra.zamba,
     "zamba2": zyphra.zamba2,
 }
+UNSUPPORTED = {  # fields of any family that would change the counts
+    "per_layer_config": "changing single fields of a layer",
+    "attention_chunk_size": "attention in chunks",
+}
 NATIVE = {  # files without a model_type: the fields that tell them apart
     ("d_model", "n_layer"): native.mamba_ssm,
     ("num_layers", "mamba_moe_layers"): native.blackmamba,
@@ -92,6 +96,7 @@ def reader(f: Fields) -> Callable[[Fields], Model]:
     family = f.word("model_type", default=None)
     if family not in READERS:
         f.fail("model_type", "one of " + ", ".join(sorted(READERS)))
-    if f.data.get("per_layer_config"):
-        f.fail("per_layer_config", "null: layers that change single fields are not supported")
+    for field, what in UNSUPPORTED.items():
+        if f.data.get(field):
+            f.fail(field, f"null: {what} is not supported")
     return READERS[family]

@@ -27,7 +27,7 @@ def attention(
     """
     n = f.count("num_attention_heads", default=heads)
     kv = f.part_or_all("num_key_value_heads", of=("num_attention_heads", n), default=kv)
-    dim = f.nullable("head_dim", default=dim)
+    dim = f.nullable("head_dim", default=None) if dim is None else f.count("head_dim", default=dim)
     if dim is None:
         if d % n:
             f.refuse_part("num_attention_heads", n, ("hidden_size", d))

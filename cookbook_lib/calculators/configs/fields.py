@@ -45,6 +45,7 @@ class Fields:
         """
         if null := self.null(names):
             self.fail(null, f"a whole number of at least {low}")
+        self.agree(names)
         name, value = self.value(names, default)
         if name not in self.data:
             return value
@@ -56,6 +57,13 @@ class Fields:
         if most is not None and value > most:
             self.fail(name, f"at most {field} ({most})" if field else f"at most {most}")
         return value
+
+    def agree(self, names: tuple[str, ...]) -> None:
+        """An error where two spellings of one field say different things."""
+        said = [n for n in names if self.data.get(n) is not None]
+        for name in said[1:]:
+            if self.data[name] != self.data[said[0]]:
+                self.fail(name, f"what {said[0]}, the same field, says ({self.data[said[0]]!r})")
 
     def null(self, names: tuple[str, ...]) -> str | None:
         """The spelling that this file uses to say null, if no other spelling says more."""

@@ -2,7 +2,8 @@
 
 from cookbook_lib.calculators.configs.common import depth, model, named
 from cookbook_lib.calculators.configs.fields import Fields
-from cookbook_lib.calculators.configs.llama import sizes
+from cookbook_lib.calculators.configs.llama import sizes, sliding
+from cookbook_lib.calculators.configs.moe import one_kind
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.specs import MLP, Attention, Embedding, Norm
 
@@ -27,7 +28,7 @@ def gpt_neox(f: Fields) -> Model:
     bias = f.flag("attention_bias", default=True)
     renamed = (("qkv_proj", "query_key_value"), ("o_proj", "dense"))
     heads = f.part("num_attention_heads", of=("hidden_size", d), default=64)
-    attn = fused(d, heads, bias, names=renamed)
+    attn = fused(d, heads, bias, names=renamed, window=sliding(f))
     mlp = MLP(
         d_model=d,
         d_ff=f.count("intermediate_size", default=24576),
@@ -44,7 +45,8 @@ def gpt_neox(f: Fields) -> Model:
         mlp=mlp,
     )
     around = {"embed": "gpt_neox.embed_in", "norm": "gpt_neox.final_layer_norm", "norm_bias": True}
-    return model(f, d, "a" * layers, (("a", layer),), vocab=50432, tied=False, **around)
+    letter = one_kind(f, layers, attn)
+    return model(f, d, letter * layers, ((letter, layer),), vocab=50432, tied=False, **around)
 
 
 def gpt2(f: Fields) -> Model:
@@ -56,7 +58,7 @@ def gpt2(f: Fields) -> Model:
     renamed = (("qkv_proj", "c_attn"), ("o_proj", "c_proj"))
     of = (f.find(("n_embd", "hidden_size")) or "n_embd", d)
     heads = f.part("n_head", "num_attention_heads", of=of, default=12)
-    attn = fused(d, heads, True, names=renamed)
+    attn = fused(d, heads, True, names=renamed, window=sliding(f))
     mlp = MLP(
         d_model=d,
         d_ff=f.nullable("n_inner", default=None) or 4 * d,
@@ -69,4 +71,5 @@ def gpt2(f: Fields) -> Model:
     held = f.count("n_positions", "max_position_embeddings", default=1024)
     around = {"embed": "transformer.wte", "norm": "transformer.ln_f", "norm_bias": True}
     around["positions"] = (("transformer.wpe", Embedding(vocab=held, d_model=d)),)
-    return model(f, d, "a" * layers, (("a", layer),), vocab=50257, tied=True, **around)
+    letter = one_kind(f, layers, attn)
+    return model(f, d, letter * layers, ((letter, layer),), vocab=50257, tied=True, **around)

@@ -7,7 +7,7 @@ from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.specs import MLP, Attention, Norm
 
 LAYER = "model.layers.{i}."
-WINDOWS = {"full_attention": "a", "sliding_attention": "w", "attention": "a"}
+KINDS = {"full_attention": "a", "sliding_attention": "w", "attention": "a"}
 
 
 def layer(d: int, attn: Attention, mlp: Block) -> Layout:
@@ -18,10 +18,20 @@ def layer(d: int, attn: Attention, mlp: Block) -> Layout:
     )
 
 
-def dense(f: Fields, d: int, attn: Attention, pattern: str, mlp: MLP, vocab: int) -> Model:
-    """A model of such layers; those of letter `a` see everything, those of `w` a window."""
+def dense(f: Fields, layers: int, attn: Attention, mlp: MLP, vocab: int, kinds: str = "") -> Model:
+    """A model of such layers, of which `kinds` are full (a) or sliding (w) unless the file says."""
+    d = attn.d_model
     letters = (("a", layer(d, attn.but(window=None), mlp)), ("w", layer(d, attn, mlp)))
-    return model(f, d, pattern, letters, vocab=vocab, tied=False)
+    return model(f, d, pattern(f, layers, attn.window, kinds), letters, vocab=vocab, tied=False)
+
+
+def pattern(f: Fields, layers: int, window: int | None, kinds: str = "") -> str:
+    """What `layer_types` says, else `kinds`, else every layer slides if there is a window."""
+    kinds = kinds or ("a" if window is None else "w") * layers
+    kinds = "".join(f.words("layer_types", length=layers, among=KINDS, default=kinds))
+    if window is None and "w" in kinds:
+        f.fail("sliding_window", "a number of tokens in use, for the layers of sliding_attention")
+    return kinds
 
 
 def sizes(f: Fields, d: int, layers: int) -> tuple[int, int]:
@@ -29,28 +39,14 @@ def sizes(f: Fields, d: int, layers: int) -> tuple[int, int]:
     return f.count("hidden_size", default=d), depth(f, default=layers)
 
 
-def uniform(f: Fields, layers: int, window: int | None) -> str:
-    """The pattern of a family in which every layer has the window, or none has."""
-    letter = "a" if window is None else "w"
-    kinds = f.words("layer_types", length=layers, among=WINDOWS, default=[letter] * layers)
-    if set(kinds) != {letter}:
-        same = next(name for name, x in WINDOWS.items() if x == letter)
-        f.fail("layer_types", f"{same} in every layer, as sliding_window says")
-    return letter * layers
+def sliding(f: Fields, default: int | None = None) -> int | None:
+    """The window, if there is one. It is not 1: there transformers' cache keeps every token."""
+    return f.nullable("sliding_window", default=default, low=2)
 
 
-def mixed(f: Fields, layers: int, window: int | None, default: str) -> str:
-    """The pattern of a family that chooses for each layer."""
-    kinds = f.words("layer_types", length=layers, among=WINDOWS, default=default)
-    if window is None and "w" in kinds:
-        f.fail("sliding_window", "a number of tokens in use, for the layers of sliding_attention")
-    return "".join(kinds)
-
-
-def window_in_use(f: Fields) -> int | None:
-    """Qwen's window: it has one and does not use it unless told."""
-    window = f.nullable("sliding_window", default=4096)
-    return window if f.flag("use_sliding_window", default=False) else None
+def qwen_window(f: Fields) -> int | None:
+    """Qwen's window, which is not in use unless the file says so."""
+    return sliding(f, 4096) if f.flag("use_sliding_window", default=False) else None
 
 
 def llama(f: Fields) -> Model:
@@ -58,32 +54,29 @@ def llama(f: Fields) -> Model:
     d, layers = sizes(f, 4096, 32)
     f.part("num_attention_heads", of=("hidden_size", d), default=32)
     bias = f.flag("attention_bias", default=False)
-    window = f.nullable("sliding_window", default=None)
-    attn = attention(f, d, 32, None, qkv_bias=bias, out_bias=bias, window=window)
+    attn = attention(f, d, 32, None, qkv_bias=bias, out_bias=bias, window=sliding(f))
     mlp = MLP(
         d_model=d,
         d_ff=f.count("intermediate_size", default=11008),
         bias=f.flag("mlp_bias", default=False),
     )
-    return dense(f, d, attn, uniform(f, layers, window), mlp, vocab=32000)
+    return dense(f, layers, attn, mlp, vocab=32000)
 
 
 def mistral(f: Fields) -> Model:
     """Mistral: every layer has the same sliding window, or none."""
     d, layers = sizes(f, 4096, 32)
-    window = f.nullable("sliding_window", default=4096)
-    attn = attention(f, d, 32, 8, window=window)
+    attn = attention(f, d, 32, 8, window=sliding(f, 4096))
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=14336))
-    return dense(f, d, attn, uniform(f, layers, window), mlp, vocab=32000)
+    return dense(f, layers, attn, mlp, vocab=32000)
 
 
 def phi3(f: Fields) -> Model:
     """Phi-3: q, k and v in one weight, gate and up in another."""
     d, layers = sizes(f, 3072, 32)
-    window = f.nullable("sliding_window", default=None)
-    attn = attention(f, d, 32, None, fused=True, window=window)
+    attn = attention(f, d, 32, None, fused=True, window=sliding(f))
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=8192), fused=True)
-    return dense(f, d, attn, uniform(f, layers, window), mlp, vocab=32064)
+    return dense(f, layers, attn, mlp, vocab=32064)
 
 
 def qwen2(f: Fields) -> Model:
@@ -100,12 +93,12 @@ def qwen3(f: Fields) -> Model:
 def qwen(f: Fields, dim: int | None, **options) -> Model:
     """From layer `max_window_layers` on they slide, if the window is in use."""
     d, layers = sizes(f, 4096, 32)
-    window = window_in_use(f)
-    first = layers if window is None else f.count("max_window_layers", default=28, low=0)
-    pattern = mixed(f, layers, window, ("a" * min(first, layers)).ljust(layers, "w"))
-    attn = attention(f, d, 32, 32, dim=dim, window=window, **options)
+    attn = attention(f, d, 32, 32, dim=dim, window=qwen_window(f), **options)
+    full = layers
+    if attn.window is not None:
+        full = min(layers, f.count("max_window_layers", default=28, low=0))
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=22016))
-    return dense(f, d, attn, pattern, mlp, vocab=151936)
+    return dense(f, layers, attn, mlp, vocab=151936, kinds="a" * full + "w" * (layers - full))
 
 
 def gemma2(f: Fields) -> Model:
@@ -113,12 +106,12 @@ def gemma2(f: Fields) -> Model:
     d, layers = sizes(f, 2304, 26)
     f.part("num_attention_heads", of=("hidden_size", d), default=8)
     bias = f.flag("attention_bias", default=False)
-    window = f.nullable("sliding_window", default=4096)
+    window = sliding(f, 4096)
     attn = attention(f, d, 8, 4, dim=256, qkv_bias=bias, out_bias=bias, window=window)
-    pattern = mixed(f, layers, window, ("wa" * layers)[:layers])
+    kinds = pattern(f, layers, window, ("wa" * layers)[:layers])
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=9216))
     letters = (("a", sandwich(d, attn.but(window=None), mlp)), ("w", sandwich(d, attn, mlp)))
-    return model(f, d, pattern, letters, vocab=256000, tied=True)
+    return model(f, d, kinds, letters, vocab=256000, tied=True)
 
 
 def sandwich(d: int, attn: Attention, mlp: MLP) -> Layout:

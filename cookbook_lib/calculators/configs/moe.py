@@ -2,11 +2,19 @@
 
 from cookbook_lib.calculators.configs.common import attention, model
 from cookbook_lib.calculators.configs.fields import Fields
-from cookbook_lib.calculators.configs.llama import layer, sizes, uniform, window_in_use
+from cookbook_lib.calculators.configs.llama import layer, pattern, qwen_window, sizes, sliding
 from cookbook_lib.calculators.model import Model
-from cookbook_lib.calculators.specs import MLP, MoE
+from cookbook_lib.calculators.specs import MLP, Attention, MoE
 
 GATE = (("router", "gate"),)  # what these checkpoints call the router
+
+
+def one_kind(f: Fields, layers: int, attn: Attention) -> str:
+    """The letter for these layers without experts; all of them slide, or none."""
+    letters = set(pattern(f, layers, attn.window))
+    if letters != {"a" if attn.window is None else "w"}:
+        f.fail("layer_types", "one kind for all layers, sliding_attention if there is a window")
+    return letters.pop()
 
 
 def experts(f: Fields, d: int, d_ff: int, n: int, k: int, *names: str, **options) -> MoE:
@@ -20,9 +28,8 @@ def experts(f: Fields, d: int, d_ff: int, n: int, k: int, *names: str, **options
 def mixtral(f: Fields) -> Model:
     """Mixtral: experts in every layer."""
     d, layers = sizes(f, 4096, 32)
-    window = f.nullable("sliding_window", default=None)
-    uniform(f, layers, window)
-    attn = attention(f, d, 32, 8, window=window)
+    attn = attention(f, d, 32, 8, window=sliding(f))
+    one_kind(f, layers, attn)
     d_ff = f.count("intermediate_size", default=14336)
     moe = experts(f, d, d_ff, 8, 2, "num_local_experts", "num_experts", names=GATE)
     letters = (("e", layer(d, attn, moe)),)
@@ -32,12 +39,11 @@ def mixtral(f: Fields) -> Model:
 def qwen3_moe(f: Fields) -> Model:
     """Qwen3-MoE: experts in every `decoder_sparse_step`-th layer but those of `mlp_only_layers`."""
     d, layers = sizes(f, 2048, 24)
-    window = window_in_use(f)
     bias = f.flag("attention_bias", default=False)
-    options = {"qkv_bias": bias, "out_bias": bias, "qk_norm": "head", "window": window}
-    attn = attention(f, d, 32, 4, **options)
+    options = {"qkv_bias": bias, "out_bias": bias, "qk_norm": "head"}
+    attn = attention(f, d, 32, 4, window=qwen_window(f), **options)
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=6144))
-    plain = uniform(f, layers, window)[0]
+    plain = one_kind(f, layers, attn)
     letters = ((plain, layer(d, attn, mlp)),)
     step = f.count("decoder_sparse_step", default=1)
     dense = f.indices("mlp_only_layers", below=layers, default=())
@@ -48,18 +54,17 @@ def qwen3_moe(f: Fields) -> Model:
     else:
         dense = range(layers)
     routed = ((i + 1) % step == 0 and i not in dense for i in range(layers))
-    pattern = "".join("e" if here else plain for here in routed)
-    return model(f, d, pattern, letters, vocab=151936, tied=False)
+    kinds = "".join("e" if here else plain for here in routed)
+    return model(f, d, kinds, letters, vocab=151936, tied=False)
 
 
 def olmoe(f: Fields) -> Model:
     """OLMoE: experts in every layer, a norm over all heads' q and k."""
     d, layers = sizes(f, 2048, 16)
     bias = f.flag("attention_bias", default=False)
-    window = f.nullable("sliding_window", default=None)
-    uniform(f, layers, window)
-    options = {"qkv_bias": bias, "out_bias": bias, "qk_norm": "all", "window": window}
-    attn = attention(f, d, 16, None, **options)
+    options = {"qkv_bias": bias, "out_bias": bias, "qk_norm": "all"}
+    attn = attention(f, d, 16, None, window=sliding(f), **options)
+    one_kind(f, layers, attn)
     if attn.d_q != d:
         f.fail("head_dim", f"hidden_size / num_attention_heads ({d} / {attn.n_heads})")
     d_ff = f.count("intermediate_size", default=2048)
