@@ -1,0 +1,123 @@
+"""RWKV-7, arXiv:2503.14456: a delta rule whose every channel decays at its own pace, and its MLP.
+
+Each layer also mixes every token with the one before it, which is a state of one token.
+"""
+
+from dataclasses import dataclass
+
+from cookbook_lib.calculators.costs import Block, Op
+from cookbook_lib.calculators.specs.delta import DeltaRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class RWKV7(DeltaRule):
+    """RWKV-7's time mix, section 4.1, with the parameter names of flash-linear-attention.
+
+    first: the first layer of a model, whose values the other layers mix into theirs.
+    rank_*: widths of the low-rank maps to the decay w, the correction a, the value mix v, the gate.
+    """
+
+    headdim: int = 64
+    rank_w: int = 64
+    rank_a: int = 64
+    rank_v: int = 32
+    rank_g: int = 128
+    first: bool = False
+
+    component = "rwkv7"
+    d_inner = property(lambda self: self.d_model)  # of all heads together
+    nheads = property(lambda self: self.d_inner // self.headdim)
+    key = property(lambda self: self.headdim)  # the state is key by value, both headdim wide
+    both = property(lambda self: 2 * self.headdim)
+    two, pair = property(lambda self: 2), property(lambda self: 2)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.divides("headdim", "d_model")
+        if self.chunk_size > 64:  # products of decays, at least exp(-0.607 * 64), fit in float32
+            raise ValueError(f"chunk_size is {self.chunk_size}, expected at most 64")
+
+    @property
+    def state(self):
+        ssm = ("ssm", "b nheads headdim headdim", self.ssm_dtype)
+        return {"shift": ("conv", "b d_model", ""), "ssm": ssm}
+
+    def ops(self, run):
+        x, heads, head = "b l d_model", "b l nheads", "b l nheads headdim"
+        scan = self.recurrence() if run.l == 1 or run.scan == "recurrent" else self.chunked()
+        own = [] if self.first else [Op("v_mix", f"{x}, {x} + {x} -> {x}")]
+        return [
+            *(Op(f"x_{name}", f"{x}, d_model + {x} -> {x}") for name in "rwkvag"),
+            *(self.linear(f"{name}_proj", "d_model", "d_inner") for name in "rkv"),
+            *(op for name in ("wag" if self.first else "wvag") for op in self.lora(name)),
+            *own,
+            *(Op(name, f"{x}, d_model -> {x}") for name in ("k_k", "k_a")),
+            Op("k_mix", f"{x}, {x} -> {x}"),
+            Op("correct", f"{x}, {x} -> {x}"),
+            *scan,
+            Op("g_norm.weight", f"{x}, d_model -> {x}"),
+            Op("g_norm.bias", f"{x}, d_model -> {x}"),
+            Op("r_k", f"{head}, {head}, nheads headdim -> {heads}", kind="elementwise"),
+            Op("bonus", f"{heads}, {head} + {head} -> {head}"),
+            Op("gate", f"{x}, {x} -> {x}"),
+            self.linear("o_proj", "d_inner", "d_model"),
+        ]
+
+    def lora(self, name: str) -> list[Op]:
+        """Through a narrow middle; only the gate's has no bias."""
+        rank, x = f"rank_{name}", "b l d_model"
+        return [
+            self.linear(f"{name}_lora.lora.0", "d_model", rank),
+            self.linear(f"{name}_lora.lora.2", rank, "d_model"),
+            *[Op(f"{name}_lora.lora.2.bias", f"{x}, d_model -> {x}")] * (name != "g"),
+        ]
+
+    def chunked(self) -> list[Op]:
+        """Solve for what the chunk's tokens read and replace, then attend; a state between."""
+        chunk, S = "b c nheads", "b c nheads key headdim"
+        vectors, values = f"{chunk} two k key", f"{chunk} two k headdim"
+        pairs, out = f"{chunk} pair two q k", f"{chunk} q headdim"
+        return [
+            *(
+                Op(f"decay_{name}", f"{chunk} k key, {chunk} k key -> {chunk} k key")
+                for name in "rakb"
+            ),
+            Op("scores", f"{chunk} pair q key, {vectors} -> {pairs}"),
+            Op("read_values", f"{chunk} q k, {chunk} k headdim -> {out}"),
+            Op("solve", f"{chunk} q k, {chunk} k both -> {chunk} q both", kind="solve"),
+            Op("held", f"{chunk} q key, {S} + {out} -> {out}"),
+            Op("to_end", f"{vectors}, {chunk} k key -> {vectors}"),
+            Op("chunk_state", f"{vectors}, {values} -> {S}"),
+            Op("carry", f"{chunk} key, {S} + {S} -> {S}"),
+            Op("within", f"{chunk} two q k, {values} -> {out}"),
+            Op("between", f"{chunk} q key, {S} -> {out}"),
+        ]
+
+    def recurrence(self) -> list[Op]:
+        """Token by token: read what is to be replaced, decay, replace, add, read."""
+        v, key, S = "b l nheads headdim", "b l nheads key", "b l nheads key headdim"
+        return [
+            Op("held", f"{key}, {S} -> {v}"),
+            Op("decay", f"{key}, {S} -> {S}"),
+            Op("replace", f"{key}, {v} + {S} -> {S}"),
+            Op("write", f"{key}, {v} + {S} -> {S}"),
+            Op("read", f"{key}, {S} -> {v}"),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RWKV7ChannelMix(Block):
+    """RWKV-7's channel mix, section 4.2: an MLP with squared ReLU that reads the last token too."""
+
+    d_model: int
+    d_ff: int
+
+    component = "rwkv7 channel mix"
+    state = {"shift": ("conv", "b d_model", "")}
+
+    def ops(self, run):
+        return [
+            Op("x_k", "b l d_model, d_model + b l d_model -> b l d_model"),
+            Op("key.weight", "b l d_model, d_model d_ff -> b l d_ff"),
+            Op("value.weight", "b l d_ff, d_ff d_model -> b l d_model"),
+        ]
