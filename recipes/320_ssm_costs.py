@@ -36,7 +36,7 @@ from torch import einsum
 from transformers import Mamba2Config, Mamba2Model, MambaConfig, MambaModel
 
 from cookbook_lib import plots
-from cookbook_lib.blocks.counted import Counted, beside
+from cookbook_lib.blocks.counted import Counted, beside, walked
 from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.presets import preset
 from cookbook_lib.plots import table
@@ -54,8 +54,8 @@ print(spec)
 # $I$ channels, mixes four neighbours in each channel, and derives from the result what the state
 # space needs: a time step $\Delta$ through a narrow middle of $R$ numbers, what to write ($B$) and
 # what to read ($C$). $A$ and the skip $D$ do not depend on the token. The formula that you read in
-# the table is the one that the cell computes, and the last column is the same layer of
-# `transformers`, which knows nothing of this book.
+# the table is the one that is computed, and the last column is the same layer of `transformers`,
+# which knows nothing of this book.
 
 # %%
 walk1 = {
@@ -69,24 +69,6 @@ walk1 = {
     "D": ("skip past the state", "d_inner"),
     "out_proj.weight": ("back to the model's width", "d_inner * d_model"),
 }
-
-
-def walked(walk, spec, module):
-    """Each parameter by its formula, by the spec and as allocated by another implementation."""
-    declared = spec.weights()
-    allocated = {name: p.numel() for name, p in module.named_parameters()}
-    assert set(walk) == set(declared) == set(allocated)
-    rows = []
-    for name, (what, formula) in walk.items():
-        count = eval(formula, {axis: getattr(spec, axis) for axis in dir(spec)})
-        assert count == declared[name] == allocated[name], name
-        symbols = formula.replace("*", "·")
-        row = {"parameter": name, "what": what, "formula": symbols, "count": count}
-        rows.append(row | {"spec": declared[name], "transformers": allocated[name]})
-    total = {"parameter": "all", "count": sum(row["count"] for row in rows)}
-    return [*rows, total | {"spec": spec.params(), "transformers": sum(allocated.values())}]
-
-
 mixer1 = MambaModel(MambaConfig(num_hidden_layers=1, hidden_size=768, vocab_size=8)).layers[0].mixer
 table(walked(walk1, spec, mixer1))
 
@@ -469,10 +451,12 @@ for words, x, y, color, align in (
     ("in chunks", sizes[10], scan_flops(sizes[10]), "C0", "right"),
     ("token by token", sizes[-1], token_by_token, "C1", "right"),
     (f"as published, Q = {chunk}", chunk, scan_flops(chunk), "C0", "right"),
-    (f"fewest at Q = {best:.0f}", best, formula(best) * 0.86, "C0", "center"),
+    (f"fewest at Q = {best:.0f}", best, formula(best) * 0.72, "C0", "center"),
 ):
     ax.text(x, y / 1e6 * 1.06, words + "  ", color=color, ha=align, va="bottom")
 ax.set(xlabel="chunk size Q (tokens)", ylabel="FLOPs of the scan (MFLOP a token)", ylim=(0.5, 32))
+ax.xaxis.set_major_formatter("{x:.0f}")
+ax.yaxis.set_major_formatter("{x:g}")
 ax.set_title("What does the chunk size cost? One layer of mamba2-130m")
 plots.show(
     fig, "FLOPs of the scan against chunk size: least near sqrt(d_state), then rising with Q"

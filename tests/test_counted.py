@@ -1,10 +1,10 @@
-"""`Counted` books what torch runs on the row that was named before it, and misses no product."""
+"""What torch allocates and runs is booked under the right name, and a difference is not hidden."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cookbook_lib.blocks.counted import Counted, beside
+from cookbook_lib.blocks.counted import Counted, beside, walked
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Run
 
@@ -48,3 +48,15 @@ def test_beside_says_which_rows_agree():
     assert rows[0]["numbers"] == "2 · 1 · 3 · 4 · 6" and rows[-1]["torch counted"] == 0
     with pytest.raises(ValueError, match="torch ran 'gat', expected only rows of mlp"):
         beside(spec, Run(l=3), at.flops + type(at.flops)({"gat": 1}))
+
+
+def test_walked_compares_formula_spec_and_module():
+    spec = specs.Linear(d_in=3, d_out=5, bias=True)
+    walk = {"weight": ("", "d_in * d_out"), "bias": ("", "d_out")}
+    rows = walked(walk, spec, torch.nn.Linear(3, 5))
+    assert rows[0]["formula"] == "d_in · d_out"
+    assert rows[-1] == {"parameter": "all", "by hand": 20, "spec": 20, "torch": 20}
+    with pytest.raises(ValueError, match="bias is 5 by hand, 5 in the spec, but 0"):
+        walked(walk, spec, torch.nn.Linear(3, 5, bias=False))
+    with pytest.raises(ValueError, match="weight is 10 by hand, 15 in the spec, but 15"):
+        walked(walk | {"weight": ("", "2 * d_out")}, spec, torch.nn.Linear(3, 5))

@@ -1,7 +1,7 @@
-"""What torch ran, row by row: its own FLOP counter, with multiplications and additions counted too.
+"""What torch allocates and runs, parameter by parameter and row by row, beside what a spec says.
 
-torch's counter knows matrix products and convolutions. A state-space layer also multiplies and adds
-element by element, and that counter takes those for free; `Counted` counts one FLOP for each
+torch's FLOP counter knows matrix products and convolutions. A state-space layer also multiplies and
+adds element by element, and that counter takes those for free; `Counted` counts one FLOP for each
 element that `mul` or `add` makes. `exp`, SiLU, softplus, sums of logarithms and the like stay free,
 as they do in the specs.
 """
@@ -10,6 +10,7 @@ from collections import Counter
 from math import prod
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cookbook_lib.calculators.costs import Block, Run
@@ -70,3 +71,26 @@ def beside(block: Block, run: Run, torch_ran: Counter[str]) -> list[dict]:
         }
         for row in rows
     ]
+
+
+def walked(walk: dict[str, tuple[str, str]], block: Block, module: nn.Module) -> list[dict]:
+    """Each parameter by a formula, by the block's spec and as `module` allocates it.
+
+    walk: parameter -> what it is, and its size as arithmetic in the spec's fields.
+    Raises ValueError where the three do not agree.
+    """
+    sizes = {axis: getattr(block, axis) for axis in dir(block) if not axis.startswith("_")}
+    declared = block.weights()
+    allocated = {name: p.numel() for name, p in module.named_parameters()}
+    rows = []
+    for name in dict.fromkeys([*walk, *declared, *allocated]):
+        what, formula = walk.get(name, ("", "0"))
+        counts = eval(formula, sizes), declared.get(name, 0), allocated.get(name, 0)
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"{name} is {counts[0]} by hand, {counts[1]} in the spec, but {counts[2]}"
+            )
+        row = {"parameter": name, "what": what, "formula": formula.replace("*", "·")}
+        rows.append(row | dict(zip(("by hand", "spec", "torch"), counts, strict=True)))
+    sums = {column: sum(row[column] for row in rows) for column in ("by hand", "spec", "torch")}
+    return [*rows, {"parameter": "all", **sums}]
