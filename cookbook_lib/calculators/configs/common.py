@@ -88,7 +88,7 @@ def model(
     letters: Letters,
     *,
     vocab: int,
-    tied: bool,
+    tied: bool | None,
     embed: str = "model.embed_tokens",
     norm: str = "model.norm",
     head: str = "lm_head",
@@ -98,10 +98,11 @@ def model(
 ) -> Model:
     """The embedding before the layers, the norm and the head after them.
 
-    `vocab` and `tied` are the class's defaults. Letters that the pattern does not use are left out.
+    `vocab` and `tied` are the class's defaults; a class that never ties says None. Letters that
+    the pattern does not use are left out.
     """
     vocab = f.count("vocab_size", default=vocab)
-    tied = f.flag("tie_word_embeddings", default=tied)
+    tied = f.flag("tie_word_embeddings", default=bool(tied)) and tied is not None
     return Model(
         name=f.where,
         family=family or f.data["model_type"],

@@ -18,7 +18,10 @@ HUB = {"M": "m", "*": "*", "-": "-", "E": "E"}  # letters of hybrid_override_pat
 
 
 def nemotron_h(f: Fields) -> Model:
-    """Nemotron-H and Nemotron 3, without the extra layers for predicting several tokens."""
+    """Nemotron-H and Nemotron 3, without the extra layers for predicting several tokens.
+
+    transformers gives them a head of its own even where `tie_word_embeddings` is true.
+    """
     d = f.count("hidden_size", default=4096)
     prefix, norm = "model.layers.{i}.", Norm(d_model=d)
     mlp_bias = f.flag("mlp_bias", default=False)
@@ -37,7 +40,7 @@ def nemotron_h(f: Fields) -> Model:
     if "E" in pattern:
         letters += (("E", (*named(prefix, norm=norm), *routed(f, d, prefix, mlp_bias))),)
     around = {"embed": "model.embeddings", "norm": "model.norm_f"}
-    return model(f, d, pattern, letters, vocab=131072, tied=False, **around)
+    return model(f, d, pattern, letters, vocab=131072, tied=None, **around)
 
 
 def pattern_of(f: Fields) -> str:

@@ -4,6 +4,8 @@ A shared block reads the stream and the embeddings side by side, and its output 
 linear of the layer's own into that layer's Mamba: arXiv:2405.16712 and arXiv:2411.15242. Every use
 of a shared block has a KV cache of its own. LoRA pairs are counted where they are used, as
 transformers allocates them; Zyphra's own code allocates one for every hybrid layer in each block.
+`tie_word_embeddings` says whether the head is the embedding; blocks are shared whatever it says
+(transformers 5.23 would give each hybrid layer a copy where it is false; no published file does).
 """
 
 from itertools import cycle
