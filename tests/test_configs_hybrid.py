@@ -101,7 +101,10 @@ def zamba(draw):
         config["layers_block_type"] = kinds(draw, layers, *names, least=2)
     else:
         period = draw(st.integers(1, layers - 3))
-        config |= {"attn_layer_period": period, "attn_layer_offset": draw(st.integers(0, period - 1))}
+        config |= {
+            "attn_layer_period": period,
+            "attn_layer_offset": draw(st.integers(0, period - 1)),
+        }
     return config
 
 
@@ -112,7 +115,9 @@ def zamba2(draw):
     adapter = draw(flag)  # as wide as the queries, so every head has keys of its own
     return common(draw, d, layers) | {
         "num_attention_heads": kv * per_kv,
-        "num_key_value_heads": draw(st.sampled_from((None, kv * per_kv) if adapter else (None, kv))),
+        "num_key_value_heads": draw(
+            st.sampled_from((None, kv * per_kv) if adapter else (None, kv))
+        ),
         "intermediate_size": draw(st.none() | some),
         "layers_block_type": kinds(draw, layers, *names),
         "num_mem_blocks": draw(few),
@@ -142,21 +147,25 @@ def attention(draw, d: int, null_kv: bool = True) -> dict:
 def jamba(draw):
     d, experts = 24 * draw(few), draw(st.integers(1, 5))
     period, expert_period = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    return common(draw, d, draw(st.integers(period, 6))) | attention(draw, d, null_kv=False) | {
-        "intermediate_size": draw(some),
-        "num_experts": experts,
-        "num_experts_per_tok": draw(st.integers(1, experts)),
-        "attn_layer_period": period,
-        "attn_layer_offset": draw(st.integers(0, period - 1)),
-        "expert_layer_period": expert_period,
-        "expert_layer_offset": draw(st.integers(0, expert_period - 1)),
-        "mamba_d_state": draw(some),
-        "mamba_d_conv": draw(st.integers(2, 5)),
-        "mamba_expand": draw(few),
-        "mamba_dt_rank": draw(st.just("auto") | some),
-        "mamba_conv_bias": draw(flag),
-        "mamba_proj_bias": draw(flag),
-    }
+    return (
+        common(draw, d, draw(st.integers(period, 6)))
+        | attention(draw, d, null_kv=False)
+        | {
+            "intermediate_size": draw(some),
+            "num_experts": experts,
+            "num_experts_per_tok": draw(st.integers(1, experts)),
+            "attn_layer_period": period,
+            "attn_layer_offset": draw(st.integers(0, period - 1)),
+            "expert_layer_period": expert_period,
+            "expert_layer_offset": draw(st.integers(0, expert_period - 1)),
+            "mamba_d_state": draw(some),
+            "mamba_d_conv": draw(st.integers(2, 5)),
+            "mamba_expand": draw(few),
+            "mamba_dt_rank": draw(st.just("auto") | some),
+            "mamba_conv_bias": draw(flag),
+            "mamba_proj_bias": draw(flag),
+        }
+    )
 
 
 def mamba2_fields(draw, sizes: dict) -> dict:
@@ -178,25 +187,33 @@ def bamba(draw):
     sizes, layers = ssd(draw, 24), draw(st.integers(1, 6))
     config = common(draw, sizes["d"], layers) | attention(draw, sizes["d"])
     indices = st.lists(st.integers(0, layers - 1), min_size=1, max_size=layers)
-    return config | mamba2_fields(draw, sizes) | {
-        "intermediate_size": draw(some),
-        "attn_layer_indices": draw(indices),
-        "mlp_bias": draw(flag),
-    }
+    return (
+        config
+        | mamba2_fields(draw, sizes)
+        | {
+            "intermediate_size": draw(some),
+            "attn_layer_indices": draw(indices),
+            "mlp_bias": draw(flag),
+        }
+    )
 
 
 def granitemoehybrid(draw):
     sizes, layers, experts = ssd(draw, 24), draw(st.integers(1, 6)), draw(st.integers(0, 5))
     names = draw(st.sampled_from((("attention", "mamba"), ("full_attention", "linear_attention"))))
     config = common(draw, sizes["d"], layers) | attention(draw, sizes["d"])
-    return config | mamba2_fields(draw, sizes) | {
-        "intermediate_size": draw(some),
-        "shared_intermediate_size": draw(some),
-        "num_local_experts": experts,
-        "num_experts_per_tok": draw(st.integers(1, max(1, experts))),
-        "layer_types": kinds(draw, layers, *names),
-        "position_embedding_type": draw(st.sampled_from((None, "rope"))),
-    }
+    return (
+        config
+        | mamba2_fields(draw, sizes)
+        | {
+            "intermediate_size": draw(some),
+            "shared_intermediate_size": draw(some),
+            "num_local_experts": experts,
+            "num_experts_per_tok": draw(st.integers(1, max(1, experts))),
+            "layer_types": kinds(draw, layers, *names),
+            "position_embedding_type": draw(st.sampled_from((None, "rope"))),
+        }
+    )
 
 
 def falcon_h1(draw):
@@ -219,25 +236,29 @@ def nemotron_h(draw):
     groups, experts = draw(few), draw(st.integers(2, 5))
     letters = draw(st.text("M*-E", min_size=1, max_size=5)) + draw(st.sampled_from(("M*", "*")))
     words = {"M": "linear_attention", "*": "full_attention", "-": "mlp", "E": "moe"}
-    config = common(draw, draw(some), len(letters)) | attention(draw, 0, null_kv=False) | {
-        "layers_block_type": [words[x] for x in letters],
-        "head_dim": draw(st.sampled_from((2, 4))),
-        "intermediate_size": draw(some),
-        "mamba_num_heads": groups * draw(few),
-        "mamba_head_dim": draw(some),
-        "n_groups": groups,
-        "ssm_state_size": draw(some),
-        "conv_kernel": draw(st.integers(2, 5)),
-        "chunk_size": draw(st.integers(2, 9)),
-        "use_bias": draw(flag),
-        "use_conv_bias": draw(flag),
-        "mlp_bias": draw(flag),
-        "n_routed_experts": experts,
-        "num_experts_per_tok": draw(st.integers(1, experts)),
-        "moe_intermediate_size": draw(some),
-        "moe_shared_expert_intermediate_size": draw(some),
-        "moe_latent_size": draw(st.none() | some),
-    }
+    config = (
+        common(draw, draw(some), len(letters))
+        | attention(draw, 0, null_kv=False)
+        | {
+            "layers_block_type": [words[x] for x in letters],
+            "head_dim": draw(st.sampled_from((2, 4))),
+            "intermediate_size": draw(some),
+            "mamba_num_heads": groups * draw(few),
+            "mamba_head_dim": draw(some),
+            "n_groups": groups,
+            "ssm_state_size": draw(some),
+            "conv_kernel": draw(st.integers(2, 5)),
+            "chunk_size": draw(st.integers(2, 9)),
+            "use_bias": draw(flag),
+            "use_conv_bias": draw(flag),
+            "mlp_bias": draw(flag),
+            "n_routed_experts": experts,
+            "num_experts_per_tok": draw(st.integers(1, experts)),
+            "moe_intermediate_size": draw(some),
+            "moe_shared_expert_intermediate_size": draw(some),
+            "moe_latent_size": draw(st.none() | some),
+        }
+    )
     return config
 
 
