@@ -22,6 +22,12 @@ SPECS: dict[str, tuple[Block, str, str]] = {  # name -> spec, what it mixes, sou
     ),
     "Mamba": (specs.Mamba1(d_model=D), "sequence", "2312.00752"),
     "Mamba-2": (specs.Mamba2(d_model=D), "sequence", "2405.21060"),
+    "RWKV-7": (specs.RWKV7(d_model=D), "sequence", "2503.14456"),
+    "Gated DeltaNet, a gated linear attention": (
+        specs.GatedDeltaNet(d_model=D, n_k_heads=16, n_v_heads=16),
+        "sequence",
+        "2412.06464",
+    ),
     "MLP (gated)": (specs.MLP(d_model=D, d_ff=4 * D), "channels", "2002.05202"),
     "Mixture of experts": (
         specs.MoE(d_model=D, d_ff=4 * D, n_experts=8, topk=2),
