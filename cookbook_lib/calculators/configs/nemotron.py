@@ -54,7 +54,7 @@ def pattern_of(f: Fields) -> str:
         if layers is not None and layers != len(spelled):
             f.fail("num_hidden_layers", f"{len(spelled)}, as hybrid_override_pattern has letters")
         return "".join(HUB[x] for x in spelled)
-    length = layers if layers is not None else len(listed or "mE*-")
+    length = layers or (len(listed) if isinstance(listed, list) else 4)
     kinds = f.words("layers_block_type", "layer_types", length=length, among=KINDS)
     if kinds is None and length != 4:
         f.fail("layers_block_type", f"a list of {length} names, as num_hidden_layers says")
