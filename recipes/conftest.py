@@ -35,11 +35,25 @@ def pytest_configure(config: pytest.Config) -> None:
     (BUILD / "ipython").mkdir(parents=True, exist_ok=True)
 
 
+def is_recipe(path: Path) -> bool:
+    return path.parent == HERE and path.suffix == ".py" and path.stem != "conftest"
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    script = file_path.parent == HERE and file_path.suffix == ".py" and file_path.stem != "conftest"
-    if script and parent.config.option.nbmake:
+    if is_recipe(file_path) and parent.config.option.nbmake:
         return RecipeFile.from_parent(parent, path=file_path)
     return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector):
+    """A script that is named on the command line is not imported as a module of tests as well."""
+    return NoTests.from_parent(parent, path=module_path) if is_recipe(module_path) else None
+
+
+class NoTests(pytest.File):
+    def collect(self) -> list[pytest.Item]:
+        return []
 
 
 class RecipeFile(pytest.File):

@@ -37,6 +37,8 @@ def with_mathml(html: str) -> str:
 
 def formula(escaped: str, display: bool) -> str:
     tex = unescape(escaped).strip()
+    if len(re.findall(r"(?<!\\){", tex)) != len(re.findall(r"(?<!\\)}", tex)):
+        raise ValueError(f"the formula {tex!r} has a brace without its partner")
     try:
         mathml = convert(tex, display="block" if display else "inline")
     except Exception as error:  # latex2mathml has an exception for each mistake

@@ -42,7 +42,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     except ValueError as error:
         raise PluginError(str(error)) from error
     placed: set[str] = set()
-    config.nav = [entry for entry in (fill(e, known, placed) for e in config.nav) if entry]
+    config.nav = fill(config.nav, known, placed)
     if rest := [page for page in known if page not in placed]:
         config.nav.append({"More recipes": rest})
     return config
@@ -54,12 +54,16 @@ def fill(entry, known: list[str], placed: set[str]):
         filled = {title: fill(inner, known, placed) for title, inner in entry.items()}
         return {title: inner for title, inner in filled.items() if inner} or None
     if isinstance(entry, list):
-        return [inner for inner in (fill(e, known, placed) for e in entry) if inner]
+        return [page for e in entry for page in as_list(fill(e, known, placed))]
     if "*" not in entry:
         return entry
     pages = [page for page in known if fnmatch(page, entry)]
     placed.update(pages)
     return pages
+
+
+def as_list(entry) -> list:
+    return entry if isinstance(entry, list) else [entry] if entry else []
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -120,13 +124,12 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         raise PluginError(f"{page.file.src_uri}: {error}") from error
 
 
+STARS = 'data-md-component="source"'  # Material's script asks GitHub for them wherever it sees this
+
+
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    # Material's script would ask GitHub for the number of stars wherever it finds this component.
-    return output.replace('data-md-component="source"', "")
+    return output.replace(STARS, "")
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    try:
-        return computed.fill(markdown)
-    except ValueError as error:
-        raise PluginError(f"{page.file.src_uri}: {error}") from error
+def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
+    return output.replace(STARS, "")  # 404.html is no page

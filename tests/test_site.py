@@ -1,0 +1,186 @@
+"""The built site is complete and stands alone: each recipe has a page, each link leads somewhere,
+and no page asks another host for anything or scrolls sideways on a phone."""
+
+import gzip
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from cookbook_lib.plots import INK, PAPER
+from cookbook_lib.publishing.recipes import recipes
+
+ROOT = Path(__file__).parent.parent
+LOADS = {  # tag -> attributes whose address a browser fetches
+    "script": {"src"},
+    "img": {"src", "srcset"},
+    "iframe": {"src"},
+    "source": {"src", "srcset"},
+    "video": {"src", "poster"},
+    "audio": {"src"},
+    "embed": {"src"},
+    "object": {"data"},
+    "use": {"href", "xlink:href"},
+    "image": {"href", "xlink:href"},
+}
+NOT_LOADED = {"canonical", "prev", "next", "edit", "license", "alternate"}  # rel of a <link>
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
+URL = re.compile(r"url\(\s*[\"']?([^\"')]+)|@import\s+[\"']([^\"']+)")
+
+
+class Page(HTMLParser):
+    """The addresses that a page loads, those that it links to, and the anchors that it has."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path, self.loads, self.links, self.anchors = path, [], [], {""}
+        self.text = path.read_text()
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attrs):
+        values = {name: value for name, value in attrs if value is not None}
+        self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        self.loads += [values[name] for name in LOADS.get(tag, set()) & set(values)]
+        if tag == "link" and values.get("rel") not in NOT_LOADED:
+            self.loads.append(values["href"])
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The site as `make site` builds it, from the notebooks that `make recipes` executed."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return ROOT / "site"
+
+
+@pytest.fixture(scope="session")
+def pages(site: Path) -> dict[Path, Page]:
+    return {path: Page(path) for path in sorted(site.rglob("*.html"))}
+
+
+def test_each_recipe_has_a_page_a_place_in_the_menu_and_a_link_to_its_source(site, pages):
+    found = recipes(ROOT)
+    assert found, "there is no recipe"
+    menu = pages[site / "index.html"].links
+    for recipe in found:
+        page = pages[site / "recipes" / recipe.name / "index.html"]
+        assert f"recipes/{recipe.name}/" in menu
+        assert any(link.endswith(f"/edit/main/recipes/{recipe.name}.py") for link in page.links)
+        assert (page.path.parent / f"{recipe.name}.ipynb").exists()
+    assert {path.parent.name for path in pages if path.parent.parent.name == "recipes"} == {
+        recipe.name for recipe in found
+    }, "a page of a recipe that is gone"
+
+
+def test_the_menu_has_the_recipes_in_reading_order(site, pages):
+    menu = [link for link in pages[site / "404.html"].links if re.search(r"/recipes/\d", link)]
+    order = list(dict.fromkeys(link.rstrip("/").rpartition("/")[2] for link in menu))
+    assert order == sorted(order) and len(order) == len(recipes(ROOT))
+
+
+def test_pages_are_small_and_show_no_source_of_a_formula_or_error(pages):
+    for path, page in pages.items():
+        assert len(gzip.compress(page.text.encode())) < 350_000, path
+        assert "<script type=\"math" not in page.text and "arithmatex" not in page.text, path
+        assert not re.search(r"<m[a-z]+>\\", page.text), path
+        assert "x-output" not in page.text and "nb-place" not in page.text, path
+        assert INK not in page.text and PAPER not in page.text, path
+
+
+def test_every_figure_and_image_has_a_text(pages):
+    for path, page in pages.items():
+        for figure in re.findall(r'<figure class="nb-output nb-figure"[^>]*><svg', page.text):
+            assert re.search(r'aria-label="[^"]{8,}"', figure), (path, figure)
+        for image in re.findall(r"<img .*?>", page.text):
+            assert " alt=" in image, (path, image[:200])
+
+
+def test_no_page_and_no_style_loads_from_another_host(site, pages):
+    for path, page in pages.items():
+        for address in page.loads:
+            parts = urlsplit(address)
+            assert not parts.netloc and parts.scheme in {"", "data"}, (path, address)
+    for path in site.rglob("*.css"):
+        for address in URL.findall(path.read_text()):
+            assert not re.match(r"(https?:)?//", "".join(address)), (path, address)
+
+
+def test_every_internal_link_leads_to_a_page_and_an_anchor(site, pages):
+    for path, page in pages.items():
+        for link in page.links + page.loads:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = path
+            if parts.path:  # Material's 404 page has absolute links, below the site's own folder
+                base = site if link.startswith("/") else path.parent
+                target = (base / unquote(parts.path.removeprefix("/cookbook/"))).resolve()
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), (path, link)
+            if parts.fragment and target in pages:
+                assert unquote(parts.fragment) in pages[target].anchors, (path, link)
+
+
+@pytest.fixture(scope="session")
+def address(site: Path):
+    """The site, served on this machine in the folder that `site_url` names."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def translate_path(self, path: str) -> str:
+            return super().translate_path(path.removeprefix("/cookbook"))
+
+        def log_message(self, *args) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/cookbook/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine: the browser was not tried")
+def test_a_browser_asks_no_other_host_reports_no_error_and_scrolls_only_down(site, pages, address):
+    from playwright.sync_api import sync_playwright
+
+    wrong: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        for scheme, width in (("light", 1440), ("dark", 390)):
+            tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+            tab.on("request", partial(check_host, wrong, address))
+            tab.on("response", lambda r: r.status < 400 or wrong.append(f"{r.status} {r.url}"))
+            tab.on("console", lambda m: m.type != "error" or wrong.append(m.text))
+            tab.on("pageerror", lambda error: wrong.append(str(error)))
+            for path in pages:
+                url = address + path.relative_to(site).as_posix().removesuffix("index.html")
+                tab.goto(url, wait_until="load")
+                tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+                over = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+                if over > 0:
+                    wrong.append(f"{url} is {over} px wider than a window of {width} px")
+                expected = {"light": "default", "dark": "slate"}[scheme]
+                tab.wait_for_selector(f'body[data-md-color-scheme="{expected}"]')
+            tab.close()
+        browser.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def check_host(wrong: list[str], address: str, request) -> None:
+    if not request.url.startswith((address, "data:", "blob:")):
+        wrong.append(f"asked {request.url}")
