@@ -137,7 +137,7 @@ def blackmamba(f: Fields) -> Model:
     used = list(dict.fromkeys(listed))
     letters = dict(zip((k for k in used if k not in "r1"), "EFGHIJKL", strict=False))
     letters |= {"r": "m", "1": "-"}
-    vocab = f.count("padded_vocab_size", "vocab_size", default=50000)
+    vocab = f.count("padded_vocab_size", default=0) or f.count("vocab_size", default=50000)
     return Model(
         name=f.where,
         family="blackmamba",
