@@ -60,6 +60,11 @@ def read_config(path: str | Path) -> Model:
 
     `ValueError` in one line names the file, the field, its value and what is supported.
     """
+    return from_fields(read_fields(path))
+
+
+def read_fields(path: str | Path) -> Fields:
+    """The fields of a `config.json`, of a folder that holds one, or of a native file."""
     path = Path(path)
     file = path / "config.json" if path.is_dir() else path
     try:
@@ -72,19 +77,28 @@ def read_config(path: str | Path) -> Model:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:  # the former also for a number too long
         raise ValueError(f"{file}: not JSON: {error}") from None
-    return from_dict(data, str(path))
+    return fields_of(data, str(path))
 
 
 def from_dict(data: Any, where: str) -> Model:
     """The model of a configuration already parsed; `where` names it in errors and on pages."""
+    return from_fields(fields_of(data, where))
+
+
+def fields_of(data: Any, where: str) -> Fields:
+    """The fields of a configuration already parsed."""
     if not isinstance(data, dict):
         raise ValueError(f"{where}: holds a {type(data).__name__}, expected a JSON object")
-    fields = Fields(data, where)
+    return Fields(data, where)
+
+
+def from_fields(f: Fields) -> Model:
+    """The model that these fields describe."""
     try:
-        return reader(fields)(fields)
+        return reader(f)(f)
     except ValueError as error:  # a block's own check, which does not know the file
         line = str(error)
-        raise ValueError(line if line.startswith(where) else f"{where}: {line}") from None
+        raise ValueError(line if line.startswith(f.where) else f"{f.where}: {line}") from None
 
 
 def reader(f: Fields) -> Callable[[Fields], Model]:

@@ -80,6 +80,17 @@ class Fields:
             self.fail(name, "a JSON object")
         return Fields(value, f"{self.where}: {name}")
 
+    def number(self, *names: str, default: Any = REQUIRED, low: float = 0.0) -> Any:
+        """A number from `low` on (or the default, whatever it is)."""
+        if null := self.null(names):
+            self.fail(null, f"a number of at least {low:g}")
+        name, value = self.value(names, default)
+        if name not in self.data:
+            return value
+        if type(value) not in (int, float) or not value >= low:
+            self.fail(name, f"a number of at least {low:g}")
+        return float(value)
+
     def flag(self, *names: str, default: bool) -> bool:
         """true or false; null is false, as it is in Python."""
         if any(n in self.data and self.data[n] is None for n in names):
