@@ -68,3 +68,16 @@ def test_the_unused_lora_pairs_are_the_difference_between_the_two_totals():
     zamba2 = presets.preset("zamba2-2.7b")
     lora = sum(r.params for r in zamba2.costs() if r.component == "lora")
     assert zamba2.params() + lora == 2_688_756_640
+
+
+def test_a_name_may_stop_where_only_one_preset_goes_on():
+    assert presets.resolve("Zamba-7B") == presets.preset("zamba-7b-v1")
+    with pytest.raises(ValueError, match="no preset is called 'zamba2'; near to it: zamba2-1.2b, "):
+        presets.resolve("zamba2")
+    with pytest.raises(ValueError, match="near to it: llama-2-7b"):
+        presets.resolve("lama-2-7b")
+
+
+def test_a_preset_that_is_counted_twice_elsewhere_says_which_total_it_prints():
+    for name in ("zamba2-2.7b", "zamba2-7b"):
+        assert f"{presets.preset(name).params():,} is printed here" in presets.entry(name)["note"]

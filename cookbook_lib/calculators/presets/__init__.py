@@ -24,11 +24,19 @@ def names() -> tuple[str, ...]:
 
 
 def entry(name: str) -> dict[str, Any]:
-    """The preset's file: name, source, note and config. `ValueError` for a name that has none."""
-    if name.lower() not in names():
-        near = get_close_matches(name.lower(), names(), n=3) or ("`cookbook models` lists them",)
+    """The preset's file: name, source, note and config.
+
+    A name may stop where only one preset goes on: "zamba-7b" is "zamba-7b-v1". `ValueError` for
+    one that has no preset, or several.
+    """
+    stem = name.lower()
+    longer = [n for n in names() if n.startswith(f"{stem}-")]
+    if stem not in names() and len(longer) == 1:
+        stem = longer[0]
+    if stem not in names():
+        near = longer or get_close_matches(stem, names(), n=3) or ["`cookbook models` lists them"]
         raise ValueError(f"no preset is called {name!r}; near to it: {', '.join(near)}")
-    return json.loads((FOLDER / f"{name.lower()}.json").read_text(encoding="utf-8"))
+    return json.loads((FOLDER / f"{stem}.json").read_text(encoding="utf-8"))
 
 
 @cache
