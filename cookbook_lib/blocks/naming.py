@@ -1,6 +1,6 @@
 """Modules whose parts carry the names that their spec says the checkpoint gives them."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from cookbook_lib.calculators.costs import Block
 
@@ -23,3 +23,17 @@ class Named(nn.Module):
     def part(self, name: str) -> nn.Module:
         """The part that the spec calls `name`."""
         return self.get_submodule(self.spec.renamed(name))
+
+    def add_weight(self, name: str, values: Tensor) -> None:
+        """Register a parameter under the checkpoint's name for `name`, dotted or not."""
+        *path, last = self.spec.renamed(name).split(".")
+        parent = self
+        for child in path:
+            if not hasattr(parent, child):
+                parent.add_module(child, nn.Module())
+            parent = getattr(parent, child)
+        parent.register_parameter(last, nn.Parameter(values))
+
+    def weight(self, name: str) -> nn.Parameter:
+        """The parameter that the spec calls `name`."""
+        return self.get_parameter(self.spec.renamed(name))

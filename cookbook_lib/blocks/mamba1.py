@@ -1,0 +1,118 @@
+"""Mamba: a short convolution, then the selective scan, then a gate.
+
+arXiv:2312.00752, section 3.4; with several heads, Zamba's: arXiv:2405.16712. Axes: b batch,
+l tokens, d_model, d_inner, h heads, p headdim, n d_state, k rank of dt.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, einsum, nn
+
+from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.selective_scan import selective_scan_chunked, selective_scan_step
+from cookbook_lib.blocks.short_conv import short_conv
+from cookbook_lib.blocks.ssm_parts import draw_dt_bias
+from cookbook_lib.calculators import specs
+
+
+class Mamba1(Named):
+    """`specs.Mamba1`; eps is of the norms of dt, B and C, if the spec has them (Jamba).
+
+    interleaved: in_proj makes x and z channel by channel, not x and then z; None: where there are
+    several heads, as in Zamba. plain_norms: norms of dt, B and C without weights (Falcon-Mamba).
+    The scan and its state are in float32 (float64 if x is), whatever the weights' dtype.
+    """
+
+    def __init__(
+        self,
+        spec: specs.Mamba1,
+        eps: float = 1e-5,
+        *,
+        interleaved: bool | None = None,
+        plain_norms: bool = False,
+    ):
+        super().__init__(spec)
+        h, p, n, rank = spec.nheads, spec.headdim, spec.d_state, spec.rank
+        self.interleaved = h > 1 if interleaved is None else interleaved
+        self.eps, self.plain_norms = eps, plain_norms
+        self.add("in_proj", nn.Linear(spec.d_model, spec.d_in_proj, bias=spec.bias))
+        conv = nn.Conv1d(h * p, h * p, spec.d_conv, groups=h * p, bias=spec.conv_bias)
+        self.add("conv1d", conv)
+        heads = (h,) if "." not in spec.renamed("x_proj.weight") or h > 1 else ()
+        wide = (*heads, p)
+        for name, shape, fan_in in (
+            ("x_proj.weight", (*heads, spec.d_x_proj, p), p),
+            ("dt_proj.weight", (*wide, rank), rank),
+        ):
+            self.add_weight(name, torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
+        self.add_weight("dt_proj.bias", draw_dt_bias(*wide))
+        if spec.dt_norm:
+            for name, d in ("dt", rank), ("b", n), ("c", n):
+                self.add(f"{name}_layernorm", nn.RMSNorm(d, eps=eps))
+        self.A_log = nn.Parameter(torch.arange(1.0, n + 1).log().expand(*wide, n).clone())
+        self.D = nn.Parameter(torch.ones(wide))
+        out_bias = spec.bias if spec.out_bias is None else spec.out_bias
+        self.add("out_proj", nn.Linear(h * p, spec.d_model, bias=out_bias))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b l d_model"],
+        state: dict[str, Tensor] | None = None,
+        *,
+        mask: Bool[Tensor, "b l"] | None = None,
+        seq_idx: Int[Tensor, "b l"] | None = None,
+    ) -> Float[Tensor, "b l d_model"]:
+        """Mix `l` tokens; state: {"conv": (b d_inner d_conv), "ssm": (b h p n)}, read and updated.
+
+        mask: False for padding, which contributes nothing. seq_idx: each token's document.
+        """
+        xz = self.part("in_proj")(x)
+        pairs = xz.unflatten(-1, (-1, 2)).unbind(-1) if self.interleaved else xz.chunk(2, -1)
+        x, z = pairs
+        if mask is not None:
+            x = x * mask[..., None]
+        conv, conv_state = self.part("conv1d"), state and state["conv"]
+        x = F.silu(short_conv(x, conv.weight, conv.bias, conv_state, seq_idx))
+        x = rearrange(x, "b l (h p) -> b l h p", h=self.spec.nheads)
+        dt, B, C = self.select(x)
+        if mask is not None:
+            dt = dt * mask[..., None, None]  # no step: the state stays as it was
+        y = self.scan(x.to(dt.dtype), dt, B, C, state and state["ssm"], seq_idx)
+        y = y.flatten(2) * F.silu(z.to(y.dtype))
+        return self.part("out_proj")(y.to(z.dtype))
+
+    def select(self, x: Float[Tensor, "b l h p"]) -> tuple[Tensor, Tensor, Tensor]:
+        """dt (b l h p), B and C (b l h n), from the tokens: the selection of the paper's title."""
+        s, h = self.spec, self.spec.nheads
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+        weights = (
+            self.weight(f"{name}_proj.weight").view(h, -1, k)
+            for name, k in (("x", s.headdim), ("dt", s.rank))
+        )
+        x_proj, dt_proj = weights
+        low, B, C = einsum("blhp, hkp -> blhk", x, x_proj).split([s.rank, s.d_state, s.d_state], -1)
+        if s.dt_norm:
+            low, B, C = (
+                self.part(f"{name}_layernorm")(t) for name, t in (("dt", low), ("b", B), ("c", C))
+            )
+        if self.plain_norms:
+            low, B, C = (F.rms_norm(t, t.shape[-1:], eps=self.eps) for t in (low, B, C))
+        dt = einsum("blhk, hpk -> blhp", low, dt_proj).to(exact)
+        dt = F.softplus(dt + self.weight("dt_proj.bias").view(h, -1).to(exact))
+        return dt, B.to(exact), C.to(exact)
+
+    def scan(self, x, dt, B, C, state, seq_idx):
+        """One token by the step, more of them in chunks; `state` is updated in place."""
+        b, l, h, p = x.shape
+        A = -self.A_log.view(h, p, -1).to(x.dtype).exp()
+        held = x.new_zeros(b, h, p, B.shape[-1]) if state is None else state.to(x.dtype)
+        if l == 1:
+            y, last = selective_scan_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], held)
+            y = y[:, None]
+        else:
+            y, last = selective_scan_chunked(x, dt, A, B, C, held, seq_idx=seq_idx)
+        if state is not None:
+            state.copy_(last)
+        return torch.addcmul(y, x, self.D.view(h, p).to(x.dtype))

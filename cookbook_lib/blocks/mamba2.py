@@ -1,0 +1,97 @@
+"""Mamba-2: a short convolution, then the state space dual, then a norm behind a gate.
+
+arXiv:2405.21060, section 7. Axes: b batch, l tokens, d_model, h heads, p headdim, g groups,
+n d_state.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.short_conv import short_conv
+from cookbook_lib.blocks.ssd import ssd_chunked, ssd_step
+from cookbook_lib.blocks.ssm_parts import GatedNorm, draw_dt_bias
+from cookbook_lib.calculators import specs
+
+
+class Mamba2(Named):
+    """`specs.Mamba2`; eps is of the norm.
+
+    dt_limit: the time steps are clamped to it, in every form (transformers' torch path does not
+    clamp single steps). norm_before_gate: see `GatedNorm`. norm_groups: parts
+    of d_inner that are normed each on its own, None for the spec's groups.
+    The scan and its state are in float32 (float64 if x is), whatever the weights' dtype.
+    """
+
+    def __init__(
+        self,
+        spec: specs.Mamba2,
+        eps: float = 1e-5,
+        *,
+        dt_limit: tuple[float, float] = (0.0, float("inf")),
+        norm_before_gate: bool = False,
+        norm_groups: int | None = None,
+    ):
+        super().__init__(spec)
+        self.dt_limit, d, h = dt_limit, spec.d_inner, spec.nheads
+        self.add("in_proj", nn.Linear(spec.d_model, spec.d_in_proj, bias=spec.bias))
+        conv = nn.Conv1d(
+            spec.d_xBC, spec.d_xBC, spec.d_conv, groups=spec.d_xBC, bias=spec.conv_bias
+        )
+        self.add("conv1d", conv)
+        self.dt_bias = draw_dt_bias(h)
+        self.A_log = nn.Parameter(torch.empty(h).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(h))
+        if spec.norm:
+            groups = norm_groups or spec.ngroups
+            self.add("norm", GatedNorm(d, groups, eps, norm_before_gate=norm_before_gate))
+        out_bias = spec.bias if spec.out_bias is None else spec.out_bias
+        self.add("out_proj", nn.Linear(d, spec.d_model, bias=out_bias))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b l d_model"],
+        state: dict[str, Tensor] | None = None,
+        *,
+        mask: Bool[Tensor, "b l"] | None = None,
+        seq_idx: Int[Tensor, "b l"] | None = None,
+    ) -> Float[Tensor, "b l d_model"]:
+        """Mix `l` tokens; state: {"conv": (b d_xBC d_conv), "ssm": (b h p n)}, read and updated.
+
+        mask: False for padding, which contributes nothing. seq_idx: each token's document.
+        """
+        s, g = self.spec, self.spec.ngroups
+        z, xBC, dt = self.part("in_proj")(x).split([s.d_inner, s.d_xBC, s.nheads], -1)
+        if mask is not None:
+            xBC = xBC * mask[..., None]
+        conv, conv_state = self.part("conv1d"), state and state["conv"]
+        xBC = F.silu(short_conv(xBC, conv.weight, conv.bias, conv_state, seq_idx))
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+        x, B, C = xBC.to(exact).split([s.d_inner, g * s.d_state, g * s.d_state], -1)
+        x = rearrange(x, "b l (h p) -> b l h p", p=s.headdim)
+        B, C = (rearrange(t, "b l (g n) -> b l g n", g=g) for t in (B, C))
+        dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact)).clamp(*self.dt_limit)
+        if mask is not None:
+            dt = dt * mask[..., None]  # no step: the state stays as it was
+        y = self.scan(x, dt, B, C, state and state["ssm"], seq_idx)
+        y = torch.addcmul(y, x, self.D.to(exact)[:, None]).flatten(2)
+        y = self.part("norm")(y, z) if s.norm else (y * F.silu(z.to(exact))).to(z.dtype)
+        return self.part("out_proj")(y)
+
+    def scan(self, x, dt, B, C, state, seq_idx):
+        """One token by the step, more of them in chunks; `state` is updated in place."""
+        b, l, h, p = x.shape
+        a = dt * -self.A_log.to(dt.dtype).exp()
+        held = x.new_zeros(b, h, p, B.shape[-1]) if state is None else state.to(x.dtype)
+        x = x * dt[..., None]
+        if l == 1:
+            y, last = ssd_step(x[:, 0], a[:, 0], B[:, 0], C[:, 0], held)
+            y = y[:, None]
+        else:
+            y, last = ssd_chunked(x, a, B, C, held, self.spec.chunk_size, seq_idx)
+        if state is not None:
+            state.copy_(last)
+        return y
