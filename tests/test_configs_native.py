@@ -235,6 +235,7 @@ SAME = [
     ),
     ("falcon_mamba", {"expand": 16, "intermediate_size": 1536}, {"expand": 2}),
     ("mamba", {"hidden_size": 64.0, "expand": 2.0}, {"hidden_size": 64}),
+    ("zamba", {"attention_hidden_size": None}, {}),
     ("falcon_h1", {"mamba_d_head": 8}, {"mamba_d_head": "auto"}),
 ]
 
@@ -277,6 +278,7 @@ WRONG = [
     (BAMBA, {"mamba_d_head": 65}, "mamba_d_head is 65, expected mamba_expand * hidden_size / ma"),
     (BAMBA, {"mamba_n_heads": 3}, "is 3, expected a number that divides mamba_expand * hidden_"),
     (NEMOTRON, {"hybrid_override_pattern": "M-X"}, "is 'M-X', expected only M, *, -, E, not 'X'"),
+    (NEMOTRON, {"hybrid_override_pattern": ""}, "is '', expected a letter for each layer: M, *, "),
     (NEMOTRON, {"num_hidden_layers": 9}, "expected a list of 9 names, as num_hidden_layers says"),
     (NEMOTRON, {"n_groups": 3}, "n_groups is 3, expected a number that divides mamba_num_heads"),
     (SSM, {"ssm_cfg": {"layer": "Mamba9"}}, "ssm_cfg: layer is 'Mamba9', expected one of Mamba1"),

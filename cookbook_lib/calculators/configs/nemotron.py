@@ -49,6 +49,8 @@ def pattern_of(f: Fields) -> str:
     spelled = f.word("hybrid_override_pattern", default=None)
     listed = f.data.get("layers_block_type") or f.data.get("layer_types")
     if listed is None and spelled is not None:
+        if not spelled:
+            f.fail("hybrid_override_pattern", f"a letter for each layer: {', '.join(HUB)}")
         if wrong := set(spelled) - set(HUB):
             f.fail("hybrid_override_pattern", f"only {', '.join(HUB)}, not {min(wrong)!r}")
         if layers is not None and layers != len(spelled):

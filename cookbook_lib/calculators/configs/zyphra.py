@@ -116,7 +116,7 @@ def loras(f: Fields, mlp: MLP) -> Layout:
 
 def shared_attention(f: Fields, d: int, heads: int, kv: int | None) -> Attention:
     """Attention over [stream, embeddings]: twice as wide inside as the model."""
-    if f.count("attention_hidden_size", default=2 * d) != 2 * d:
+    if f.nullable("attention_hidden_size", default=None) not in (None, 2 * d):
         f.fail("attention_hidden_size", f"2 * hidden_size ({2 * d})")
     heads = f.count("num_attention_heads", default=heads)
     kv = f.part_or_all("num_key_value_heads", of=("num_attention_heads", heads), default=kv)
