@@ -70,7 +70,12 @@ def test_a_formula_becomes_mathml(display):
     assert ('display="block"' in shown) == display
 
 
-@pytest.mark.parametrize("tex", [r"\nonsense{x}", r"\frac{a"])
+def test_aligned_lines_and_words_are_set_as_such():
+    shown = formulas.formula(r"\begin{aligned} [a] &= b \\ [c] &= \mathrm{out} \end{aligned}", True)
+    assert shown.count("<mtr>") == 2 and "<mtext>out</mtext>" in shown
+
+
+@pytest.mark.parametrize("tex", [r"\nonsense{x}", r"\frac{a", r"\begin{odd}a & b\end{odd}"])
 def test_a_formula_that_cannot_be_shown_stops_the_build(tex):
     with pytest.raises(ValueError, match="the formula"):
         formulas.formula(tex, display=False)

@@ -12,7 +12,12 @@ from fontTools import subset
 from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
-UNREAD = re.compile(r"<m[a-z]+>\\[A-Za-z]+")  # latex2mathml passes on what it does not know
+UNREAD = re.compile(r"<m[a-z]+>(\\[A-Za-z]+|&(?!#)|\\\\)")  # passed on: it was not understood
+SAME = (  # what latex2mathml does not know or sets badly, and what it does well
+    (re.compile(r"\\begin{(aligned|gathered)}"), r"\\begin{align*}{}"),  # {}: no [option] follows
+    (re.compile(r"\\end{(aligned|gathered)}"), r"\\end{align*}"),
+    (re.compile(r"\\mathrm{([A-Za-z]{2,})}"), r"\\text{\1}"),  # a word, not a product of letters
+)
 GLYPHS = [  # Unicode ranges
     *range(0x20, 0x100),  # Latin
     *range(0x391, 0x3F6),  # Greek
@@ -39,12 +44,15 @@ def formula(escaped: str, display: bool) -> str:
     tex = unescape(escaped).strip()
     if len(re.findall(r"(?<!\\){", tex)) != len(re.findall(r"(?<!\\)}", tex)):
         raise ValueError(f"the formula {tex!r} has a brace without its partner")
+    known = tex
+    for pattern, better in SAME:
+        known = pattern.sub(better, known)
     try:
-        mathml = convert(tex, display="block" if display else "inline")
+        mathml = convert(known, display="block" if display else "inline")
     except Exception as error:  # latex2mathml has an exception for each mistake
         raise ValueError(f"the formula {tex!r} cannot be read: {error!r}") from error
     if unread := UNREAD.search(mathml):
-        raise ValueError(f"the formula {tex!r} has a command that is not known: {unread[0]}")
+        raise ValueError(f"the formula {tex!r} has a part that is not known: {unread[1]}")
     mathml = mathml.replace("<math ", f'<math alttext="{escape(tex)}" ', 1)
     return f'<div class="formula" tabindex="0">{mathml}</div>' if display else mathml
 
