@@ -91,10 +91,12 @@ assert by_hand == model.params() == 129_135_360  # transformers' MambaForCausalL
 #
 # $$
 # \begin{aligned}
-# [x, z] &= W_{in} u, \qquad x \leftarrow \mathrm{SiLU}(\mathrm{conv}(x)), \qquad
-# [\delta, B, C] = W_x x, \qquad \Delta = \mathrm{softplus}(W_\Delta \delta + b_\Delta) \\
-# h &\leftarrow e^{\Delta A} \odot h + (\Delta \odot x) B^{\top}, \qquad
-# y = h C + D \odot x, \qquad \mathrm{out} = W_{out} (y \odot \mathrm{SiLU}(z))
+# x, z &= W_{in} u, \quad x \leftarrow \mathrm{SiLU}(\mathrm{conv}(x)) \\
+# \delta, B, C &= W_x x \\
+# \Delta &= \mathrm{softplus}(W_\Delta \delta + b_\Delta) \\
+# h &\leftarrow e^{\Delta A} \odot h + (\Delta \odot x) B^{\top} \\
+# y &= h C + D \odot x \\
+# \mathrm{out} &= W_{out} (y \odot \mathrm{SiLU}(z))
 # \end{aligned}
 # $$
 #
@@ -416,8 +418,10 @@ table([row for row in rows if row["op"] in ("A_log", "dt_x", "write", "carry", "
 # token meets $Q$ others; the part between chunks is shared by $Q$ tokens:
 #
 # $$
-# f(Q) = Q\,(2I + 2GN + H) + 4NI + 3I + \frac{2NI}{Q}, \qquad
-# Q^\ast = \sqrt{\frac{2NI}{2I + 2GN + H}} \approx \sqrt{N}
+# \begin{aligned}
+# f(Q) &= Q\,(2I + 2GN + H) + 4NI + 3I + \frac{2NI}{Q} \\
+# Q^\ast &= \sqrt{\frac{2NI}{2I + 2GN + H}} \approx \sqrt{N}
+# \end{aligned}
 # $$
 #
 # The recurrence takes $5NI$, whatever the length.

@@ -250,10 +250,9 @@ table(heads)
 # s_\mathrm{dense} = \frac{2P + e}{4 d_q}, \qquad s_\mathrm{causal} = \frac{2P + e}{2 d_q} - 1
 # $$
 #
-# where $P$ counts the weights that attention is compared with, and $e$ the few FLOPs of their gates
-# and biases.
-# With $P = 4d^2$, the projections of plain attention, that is $2d$ and $4d - 1$. The cell finds
-# the same lengths by search in the rows.
+# where $P$ counts the weights that attention is compared with, and $e$ the few FLOPs of their
+# gates and biases. With $P = 4d^2$, the projections of plain attention, that is $2d$ and $4d - 1$.
+# The cell finds the same lengths by search in the rows.
 
 
 # %%
