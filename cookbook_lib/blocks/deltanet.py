@@ -86,11 +86,12 @@ def deltanet_chunked(
     both = torch.linalg.solve_triangular(system, both, upper=False, unitriangular=True)
     v, k_read = both.split([v.shape[-1], n], -1)
     states, news = [], []
-    for i in range(v.shape[1]):  # one chunk after the other: the state at its start is needed
-        states.append(state)
-        news.append(v[:, i] - einsum("bgrqn, bgrnm -> bgrqm", k_read[:, i], state))
-        added = einsum("bgkn, bgrkm -> bgrnm", k[:, i], end[:, i, ..., None] * news[i])
-        state = state * through[:, i, ..., None, None] + added
+    chunks = (t.unbind(1) for t in (k, v, k_read, end[..., None], through[..., None, None]))
+    for k_i, v_i, k_read_i, end_i, through_i in zip(*chunks, strict=True):
+        states.append(state)  # at the chunk's start: what is read of it waits until all are known
+        news.append(v_i - einsum("bgrqn, bgrnm -> bgrqm", k_read_i, state))
+        added = einsum("bgkn, bgrkm -> bgrnm", k_i, end_i * news[-1])
+        state = state * through_i + added
     y = einsum("bcgrqk, bcgrkm -> bcgrqm", scores, torch.stack(news, 1))
     read = einsum("bcgqn, bcgrnm -> bcgrqm", q, torch.stack(states, 1))
     y = y + read * start[..., None]

@@ -97,12 +97,13 @@ def rwkv7_chunked(
     )
     held, held_state = both.split([m, n], -1)
     states, values = [], []
-    for i in range(v.shape[1]):  # one chunk after the other: the state at its start is needed
-        states.append(state)
-        replaced = held[:, i] + einsum("bhqn, bhnm -> bhqm", held_state[:, i], state)
-        values.append(torch.stack([v[:, i], -replaced], 2))
-        added = einsum("bhtkn, bhtkm -> bhnm", vectors[:, i], values[i])
-        state = state * through[:, i].mT + added
+    chunks = (t.unbind(1) for t in (v, vectors, held, held_state, through.mT))
+    for v_i, vectors_i, held_i, held_state_i, through_i in zip(*chunks, strict=True):
+        states.append(state)  # at the chunk's start: what is read of it waits until all are known
+        replaced = held_i + einsum("bhqn, bhnm -> bhqm", held_state_i, state)
+        values.append(torch.stack([v_i, -replaced], 2))
+        added = einsum("bhtkn, bhtkm -> bhnm", vectors_i, values[-1])
+        state = state * through_i + added
     y = einsum("bchtqk, bchtkm -> bchqm", scores[:, :, :, 1], torch.stack(values, 1))
     y = y + einsum("bchqn, bchnm -> bchqm", readers[:, :, :, 1], torch.stack(states, 1))
     return rearrange(y, "b c h q m -> b (c q) h m")[:, :l], state
