@@ -1,4 +1,4 @@
-"""A hybrid's config.json gives the parameters and the cache of transformers, or one line."""
+"""A hybrid's config.json gives the parameters of transformers by name, and its cache in bytes."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import assert_same
+
+from cookbook_lib.calculators.configs import from_dict
 
 flag = st.booleans()
 some = st.integers(1, 9)
@@ -27,14 +29,8 @@ def common(draw, d: int, layers: int) -> dict:
     }
 
 
-def heads(draw, width: int = 0) -> dict:
-    """Attention: heads that divide the width, if one is given, or else a free head size."""
-    kv, per_kv = draw(few), draw(few)
-    return {"num_attention_heads": kv * per_kv, "num_key_value_heads": kv}
-
-
 def kinds(draw, n: int, attention: str, other: str, least: int = 1) -> list[str]:
-    """A list of layers, old names and new; transformers' caches want attention in some layer."""
+    """A list of layers; transformers cannot run a hybrid that has attention in none of them."""
     chosen = draw(st.sets(st.integers(0, n - 1), min_size=least, max_size=n))
     return [attention if i in chosen else other for i in range(n)]
 
@@ -48,11 +44,8 @@ def mamba(draw):
         "time_step_rank": draw(st.just("auto") | some),
         "use_bias": draw(flag),
         "use_conv_bias": draw(flag),
-        **draw(st.just({}) | st.builds(dict, intermediate_size=some)),
+        **draw(st.just({}) | st.builds(dict, intermediate_size=some)),  # Falcon-Mamba's files
     }
-
-
-falcon_mamba = mamba
 
 
 def mamba2(draw):
@@ -81,7 +74,7 @@ def ssd(draw, multiple: int = 1) -> dict:
 def zamba(draw):
     kv, per_kv, nheads = draw(few), draw(few), draw(few)
     d = kv * per_kv * nheads * draw(few)
-    layers = draw(st.integers(4, 9))
+    layers = draw(st.integers(4, 6))
     config = common(draw, d, layers) | {
         "num_attention_heads": kv * per_kv,
         "num_key_value_heads": kv,
@@ -134,8 +127,8 @@ def zamba2(draw):
     }
 
 
-def attention(draw, d: int, null_kv: bool = True) -> dict:
-    """Heads for a width of 24 times something; an even size for rotary embeddings."""
+def attention(draw, null_kv: bool = True) -> dict:
+    """Heads of an even size, as rotary embeddings need, where the width is a multiple of 24."""
     kv, per_kv = draw(st.sampled_from((1, 2))), draw(few)
     fields = {
         "num_attention_heads": kv * per_kv,
@@ -149,7 +142,7 @@ def jamba(draw):
     period, expert_period = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     return (
         common(draw, d, draw(st.integers(period, 6)))
-        | attention(draw, d, null_kv=False)
+        | attention(draw, null_kv=False)
         | {
             "intermediate_size": draw(some),
             "num_experts": experts,
@@ -185,7 +178,7 @@ def mamba2_fields(draw, sizes: dict) -> dict:
 
 def bamba(draw):
     sizes, layers = ssd(draw, 24), draw(st.integers(1, 6))
-    config = common(draw, sizes["d"], layers) | attention(draw, sizes["d"])
+    config = common(draw, sizes["d"], layers) | attention(draw)
     indices = st.lists(st.integers(0, layers - 1), min_size=1, max_size=layers)
     return (
         config
@@ -201,7 +194,7 @@ def bamba(draw):
 def granitemoehybrid(draw):
     sizes, layers, experts = ssd(draw, 24), draw(st.integers(1, 6)), draw(st.integers(0, 5))
     names = draw(st.sampled_from((("attention", "mamba"), ("full_attention", "linear_attention"))))
-    config = common(draw, sizes["d"], layers) | attention(draw, sizes["d"])
+    config = common(draw, sizes["d"], layers) | attention(draw)
     return (
         config
         | mamba2_fields(draw, sizes)
@@ -218,7 +211,7 @@ def granitemoehybrid(draw):
 
 def falcon_h1(draw):
     sizes = ssd(draw, 24)
-    config = common(draw, sizes["d"], draw(few)) | attention(draw, sizes["d"])
+    config = common(draw, sizes["d"], draw(few)) | attention(draw)
     config |= mamba2_fields(draw, sizes) | {
         "mamba_d_ssm": None,
         "intermediate_size": draw(some),
@@ -236,9 +229,9 @@ def nemotron_h(draw):
     groups, experts = draw(few), draw(st.integers(2, 5))
     letters = draw(st.text("M*-E", min_size=1, max_size=5)) + draw(st.sampled_from(("M*", "*")))
     words = {"M": "linear_attention", "*": "full_attention", "-": "mlp", "E": "moe"}
-    config = (
+    return (
         common(draw, draw(some), len(letters))
-        | attention(draw, 0, null_kv=False)
+        | attention(draw, null_kv=False)
         | {
             "layers_block_type": [words[x] for x in letters],
             "head_dim": draw(st.sampled_from((2, 4))),
@@ -259,21 +252,12 @@ def nemotron_h(draw):
             "moe_latent_size": draw(st.none() | some),
         }
     )
-    return config
 
 
 FAMILIES = {
-    "zamba": zamba,
-    "zamba2": zamba2,
-    "mamba": mamba,
-    "mamba2": mamba2,
-    "falcon_mamba": falcon_mamba,
-    "jamba": jamba,
-    "bamba": bamba,
-    "granitemoehybrid": granitemoehybrid,
-    "nemotron_h": nemotron_h,
-    "falcon_h1": falcon_h1,
-}
+    f.__name__: f
+    for f in (zamba, zamba2, mamba, mamba2, jamba, bamba, granitemoehybrid, nemotron_h, falcon_h1)
+} | {"falcon_mamba": mamba}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -283,3 +267,48 @@ def test_random_models_have_the_parameters_and_the_cache_of_transformers(family,
     config = FAMILIES[family](data.draw)
     b, s = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 12))
     assert_same(family, config, folder, b=b, s=s)
+
+
+def read(model_type: str, **fields):
+    return from_dict({"model_type": model_type} | fields, "file")
+
+
+def test_a_letter_says_what_a_layer_holds():
+    patterns = {
+        "zamba": read("zamba", num_hidden_layers=16).pattern,
+        "zamba2": read("zamba2", num_mem_blocks=2).pattern,
+        "jamba": read("jamba", num_hidden_layers=8).pattern,
+        "bamba": read("bamba", num_hidden_layers=4, attn_layer_indices=[2]).pattern,
+        "granitemoehybrid": read("granitemoehybrid", num_hidden_layers=3).pattern,
+        "nemotron_h": read("nemotron_h", hybrid_override_pattern="M-M*E").pattern,
+        "falcon_h1": read("falcon_h1", num_hidden_layers=2).pattern,
+        "mamba2": read("mamba2", num_hidden_layers=2).pattern,
+    }
+    assert patterns == {
+        "zamba": "mmAmmmmAmmmmmAmm",
+        "zamba2": "m" + "mmmmmAmmmmmB" * 3 + "mmmmmAmmmmBmmmAmm",
+        "jamba": "mnmnanmn",
+        "bamba": "mmam",
+        "granitemoehybrid": "nnn",
+        "nemotron_h": "m-m*E",
+        "falcon_h1": "hh",
+        "mamba2": "mm",
+    }
+
+
+@pytest.mark.parametrize("family", ["zamba", "zamba2"])
+def test_blocks_stay_shared_where_the_head_is_not_tied(family):
+    """transformers 5.23 would copy the shared blocks with the head; the architecture does not."""
+    tied, untied = (read(family, tie_word_embeddings=tie) for tie in (True, False))
+    assert untied.weights().keys() - tied.weights().keys() == {"lm_head.weight"}
+    assert untied.params() == tied.params() + tied.params_embedding()
+
+
+def test_one_use_of_a_shared_block_is_one_block():
+    """transformers refuses such a model; its weights are those of more uses, less their linears."""
+    d, kinds = 12, ["mamba", "hybrid", "mamba", "hybrid"]
+    sizes = {"hidden_size": d, "num_attention_heads": 4, "num_key_value_heads": 4}
+    two = read("zamba", num_hidden_layers=4, layers_block_type=kinds, **sizes)
+    one = read("zamba", num_hidden_layers=4, layers_block_type=[*kinds[:3], "mamba"], **sizes)
+    assert two.params() == one.params() + d * d
+    assert two.state_bytes("kv", s=9) == 2 * one.state_bytes("kv", s=9)
