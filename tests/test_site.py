@@ -96,6 +96,7 @@ def test_pages_are_small_and_show_no_source_of_a_formula_or_error(pages):
         assert "<script type=\"math" not in page.text and "arithmatex" not in page.text, path
         assert not re.search(r"<m[a-z]+>\\", page.text), path
         assert "x-output" not in page.text and "nb-place" not in page.text, path
+        assert "<!-- computed" not in page.text, path
         assert INK not in page.text and PAPER not in page.text, path
 
 

@@ -117,6 +117,13 @@ def facts(recipe: Recipe, config: MkDocsConfig) -> str:
     )
 
 
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    try:
+        return computed.fill(markdown)
+    except ValueError as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from error
+
+
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     try:
         return formulas.with_mathml(html)
