@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama import modeling_llama as llama
@@ -27,6 +28,7 @@ SPECS = {
     "window of one": WIDE.but(window=1),
     "norm of heads": WIDE.but(qk_norm="head", fused=True),
     "norm of all": WIDE.but(qk_norm="all", n_kv_heads=1),
+    "convolution": WIDE.but(d_conv=3, fused=True, qkv_bias=True),
 }
 
 
@@ -90,7 +92,7 @@ def test_sequences_of_different_lengths_share_a_cache(spec):
     module, x = build(spec, rope=RoPE()), draw(2, 9, 64)
     state, lengths = empty(spec, 2, 9), [3, 6]
     for row, n in enumerate(lengths):
-        own = {name: t[row : row + 1] for name, t in state.items()}
+        own = {name: t[row : row + 1] for name, t in state.items()}  # views
         module(x[row : row + 1, :n], own)
     new = torch.stack([x[row, n : n + 2] for row, n in enumerate(lengths)])
     got = module(new, state, start=torch.tensor(lengths))
@@ -125,9 +127,24 @@ def test_packed_documents_do_not_leak(spec):
             assert error(y[row : row + 1, part], module(x[row : row + 1, part])) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["gqa", "window", "norm of heads"])
+def test_a_convolution_mixes_each_channel_before_the_heads_compare():
+    spec, x = SPECS["convolution"], draw(2, 11, 64)
+    module = build(spec, scale=0.5)
+    qkv = F.pad(module.qkv_proj(x).mT, (2, 0))
+    qkv = F.conv1d(qkv, module.conv1d.weight, module.conv1d.bias, groups=spec.d_qkv).mT
+    q, k, v = (
+        t.unflatten(-1, (-1, 8)).transpose(1, 2)
+        for t in qkv.split([spec.d_q, *[spec.d_kv] * 2], -1)
+    )
+    y = attention_recurrent(q, k, v, scale=0.5).transpose(1, 2).flatten(2)
+    assert error(module(x), module.o_proj(y)) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["window", "norm of heads", "convolution"])
 def test_gradients(name):
-    module = build(SPECS[name].but(d_in=6, d_model=4, head_dim=4), rope=RoPE()).requires_grad_()
+    module = build(
+        SPECS[name].but(d_in=6, d_model=4, n_heads=2, n_kv_heads=1, head_dim=2), rope=RoPE()
+    ).requires_grad_()
     x = draw(1, 5, 6).requires_grad_()
     weights = tuple(module.parameters())
     assert torch.autograd.gradcheck(lambda x, *_: module(x), (x, *weights))

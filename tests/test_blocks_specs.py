@@ -27,6 +27,7 @@ BLOCKS = {
     "window": (GQA.but(window=8, qkv_bias=True, out_bias=True), Attention),
     "fused": (GQA.but(fused=True, qk_norm="head", names=(("o_proj", "dense"),)), Attention),
     "norm of all": (GQA.but(qk_norm="all", d_in=32), Attention),
+    "convolution": (GQA.but(d_conv=4, fused=True, names=(("qkv_proj", "in_proj"),)), Attention),
     "mlp": (specs.MLP(d_model=64, d_ff=96), MLP),
     "fused mlp": (specs.MLP(d_model=64, d_ff=96, fused=True, bias=True), MLP),
     "plain mlp": (

@@ -13,6 +13,7 @@ from torch import Tensor, einsum, nn
 from cookbook_lib.blocks.kv_cache import Start, extend
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.rope import RoPE, rotate
+from cookbook_lib.blocks.short_conv import short_conv
 from cookbook_lib.calculators import specs
 
 
@@ -104,6 +105,10 @@ class Attention(Named):
             for name, d in zip("qk", self.widths, strict=False):
                 d_norm = spec.head_dim if spec.qk_norm == "head" else d
                 self.add(f"{name}_norm", nn.RMSNorm(d_norm, eps=eps))
+        if spec.d_conv:
+            d = spec.d_qkv
+            conv = nn.Conv1d(d, d, spec.d_conv, groups=d, bias=spec.conv_bias)
+            self.add("conv1d", conv)
         self.add("o_proj", nn.Linear(spec.d_q, spec.d_model, bias=spec.out_bias))
 
     def forward(
@@ -118,7 +123,8 @@ class Attention(Named):
     ) -> Float[Tensor, "b l d_model"]:
         """Mix `l` new tokens with each other and with the `start` tokens in the cache.
 
-        state: {"k", "v"}, each (b g c k); the new keys and values are written to it.
+        state: {"k", "v"}, each (b g c k); the new keys and values are written to it. With a
+            convolution also {"conv"}: (b d_qkv d_conv).
         mask: True for each of the n >= start + l positions that is not padding.
         adapters: modules whose output is added to that of "q_proj", "k_proj" or "v_proj" (LoRA).
         """
@@ -129,9 +135,13 @@ class Attention(Named):
                 f"mask has {mask.shape[1]} columns, expected {start + x.shape[1]}: one for each "
                 f"token in the cache ({start}) and each new one ({x.shape[1]})"
             )
-        q, k, v = self.project(x, adapters or {})
         positions = torch.as_tensor(start, device=x.device).reshape(-1, 1)
         positions = positions + torch.arange(x.shape[1], device=x.device)
+        parts = self.project(x, adapters or {})
+        if self.spec.d_conv:
+            real = None if mask is None else mask.gather(1, positions.expand(len(x), -1))
+            parts = self.convolve(torch.cat(parts, -1), state, real, seq_idx)
+        q, k, v = self.heads(parts)
         if self.rope:
             tables = self.rope.tables(positions, self.spec.head_dim, x.dtype)
             q, k = rotate(q, *tables), rotate(k, *tables)
@@ -148,17 +158,26 @@ class Attention(Named):
         return self.part("o_proj")(rearrange(y, "b h l k -> b l (h k)"))
 
     def project(self, x: Tensor, adapters: dict[str, nn.Module]) -> list[Tensor]:
-        """Queries, keys and values of the new tokens, normed, a head each: (b h l k)."""
+        """Queries, keys and values of the new tokens, all heads in a row."""
         names = ["qkv_proj"] if self.spec.fused else ["q_proj", "k_proj", "v_proj"]
         if unknown := set(adapters) - set(names):
             raise ValueError(f"adapters has {min(unknown)!r}, expected only {', '.join(names)}")
         parts = [self.part(n)(x) + (adapters[n](x) if n in adapters else 0) for n in names]
-        if self.spec.fused:
-            parts = list(parts[0].split(self.widths, -1))
-        heads = "b l (h k) -> b h l k"
+        return list(parts[0].split(self.widths, -1)) if self.spec.fused else parts
+
+    def convolve(
+        self, qkv: Tensor, state: dict[str, Tensor] | None, real: Tensor | None, seq_idx
+    ) -> list[Tensor]:
+        """Each channel with its last few tokens (mamba_ssm's MHA); padding counts as zeros."""
+        qkv = qkv if real is None else qkv * real[..., None]
+        conv, held = self.part("conv1d"), None if state is None else state["conv"]
+        return list(short_conv(qkv, conv.weight, conv.bias, held, seq_idx).split(self.widths, -1))
+
+    def heads(self, parts: list[Tensor]) -> list[Tensor]:
+        """The same a head each, (b h l k), queries and keys normed."""
         if self.spec.qk_norm == "all":
             parts[:2] = self.part("q_norm")(parts[0]), self.part("k_norm")(parts[1])
-        q, k, v = (rearrange(t, heads, k=self.spec.head_dim) for t in parts)
+        q, k, v = (rearrange(t, "b l (h k) -> b h l k", k=self.spec.head_dim) for t in parts)
         if self.spec.qk_norm == "head":
             q, k = self.part("q_norm")(q), self.part("k_norm")(k)
         return [q, k, v]
