@@ -26,14 +26,13 @@
 # $H$ heads of $P$ channels each, $G$ groups of heads that share their $B$ and $C$.
 
 # %%
+import warnings
 from math import sqrt
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import einsum
-from transformers import Mamba2Config, Mamba2Model, MambaConfig, MambaModel
 
 from cookbook_lib import plots
 from cookbook_lib.blocks.counted import Counted, beside, walked
@@ -43,7 +42,10 @@ from cookbook_lib.plots import table
 
 plots.use()
 torch.manual_seed(0)
-transformers.logging.set_verbosity_error()  # no notices about kernels that a CPU does not have
+with warnings.catch_warnings(action="ignore"):  # no notices about progress bars,
+    from transformers import Mamba2Config, Mamba2Model, MambaConfig, MambaModel, logging
+logging.set_verbosity_error()  # nor about kernels that a CPU does not have
+
 spec = dict(preset("mamba-130m").layer(0))["backbone.layers.0.mixer"]
 print(spec)
 
@@ -244,10 +246,10 @@ for size in ("130m", "370m", "790m", "1.4b", "2.8b"):
     rules.append(
         {
             "layer of": f"mamba-{size}",
-            "MFLOP a token, rows": exact / 1e6,
-            "scan in parallel": parallel / 1e6,
-            "rule of thumb": rule / 1e6,
-            "in parallel / rows": round(parallel / exact, 4),
+            "MFLOP a token": exact / 1e6,
+            "in parallel": parallel / 1e6,
+            "the rule": rule / 1e6,
+            "parallel / rows": round(parallel / exact, 4),
             "rule / rows": round(rule / exact, 4),
             "2 · params / rows": round(2 * layer.params() / exact, 4),
         }
@@ -497,7 +499,7 @@ table(
         {
             "tokens": l,
             "chunks": -(-l // spec2.chunk_size),
-            "MFLOP of the layer": spec2.flops(l=l) / 1e6,
+            "GFLOP of the layer": spec2.flops(l=l) / 1e9,
             "MFLOP a token": spec2.flops(l=l) / l / 1e6,
         }
         for l in (256, 257, 512, 4096)

@@ -24,16 +24,15 @@
 # heads of $k$ channels each.
 
 # %%
+import warnings
 from bisect import bisect_left
 from fractions import Fraction
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import einsum
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from cookbook_lib import plots
 from cookbook_lib.blocks.counted import Counted, beside, walked
@@ -45,7 +44,15 @@ from cookbook_lib.plots import table
 
 plots.use()
 torch.manual_seed(0)
-transformers.logging.set_verbosity_error()
+with warnings.catch_warnings(action="ignore"):  # no notices about progress bars,
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        MixtralConfig,
+        MixtralForCausalLM,
+        logging,
+    )
+logging.set_verbosity_error()  # nor about kernels that a CPU does not have
 
 llama = preset("llama-3.1-8b")
 layer = {block.component: block for name, block in llama.layer(0)}
@@ -188,9 +195,9 @@ for s in (1024, 4096, 16384, 65536):
     both.append(
         {
             "tokens": s,
-            "scores and values, dense (TFLOP)": round(dense / 1e12, 3),
-            "causal (TFLOP)": round(causal / 1e12, 3),
-            "layer, dense / causal": whole / (whole - dense + causal),
+            "scores and values, TFLOP, dense": round(dense / 1e12, 3),
+            "causal": round(causal / 1e12, 3),
+            "whole layer, dense / causal": whole / (whole - dense + causal),
         }
     )
 table(both)
@@ -203,7 +210,8 @@ table(both)
 #
 # Grouped queries (GQA, [arXiv:2305.13245](https://arxiv.org/abs/2305.13245)) let several queries
 # share a key and a value; with one key-value head it is called MQA. A window lets a token see only
-# the last tokens. What does each of them save?
+# the last tokens. What does each of them save? The middle columns are causal MFLOP a token, for the
+# projections and for scores and values with 4k and 64k tokens; the last two are the cache in bf16.
 
 # %%
 variants = {
@@ -223,16 +231,16 @@ for name, spec in variants.items():
         {
             "layer": name,
             "parameters": spec.params(),
-            "projections, MFLOP a token": 2 * spec.params() / 1e6,
-            "scores, values at 4k": quadratic[0] / 1e6,
-            "at 64k": quadratic[1] / 1e6,
-            "cache, bytes a token": spec.state_bytes(s=1),
-            "cache at 64k, MiB": spec.state_bytes(s=65536) / 2**20,
+            "projections": round(2 * spec.params() / 1e6, 1),
+            "scores 4k": round(quadratic[0] / 1e6, 1),
+            "scores 64k": round(quadratic[1] / 1e6, 1),
+            "B a token": spec.state_bytes(s=1),
+            "MiB at 64k": spec.state_bytes(s=65536) / 2**20,
         }
     )
     kept = min(65536, (spec.window or 65537) - 1)
     assert spec.state_bytes(s=65536) == 2 * kept * spec.n_kv_heads * spec.head_dim * 2  # bf16
-assert len({row["scores, values at 4k"] for row in heads}) == 1
+assert len({row["scores 4k"] for row in heads}) == 1
 w = 4096
 assert variants["GQA, 8, window 4096"].pairs(Run(l=65536)) == w * (w + 1) // 2 + (65536 - w) * w
 table(heads)
@@ -252,7 +260,8 @@ table(heads)
 #
 # where $P$ counts the weights that attention is compared with, and $e$ the few FLOPs of their
 # gates and biases. With $P = 4d^2$, the projections of plain attention, that is $2d$ and $4d - 1$.
-# The cell finds the same lengths by search in the rows.
+# The cell finds the same lengths by search in the rows, for attention's *own* projections and for
+# the whole *layer* with its MLP or experts.
 
 
 # %%
@@ -288,20 +297,20 @@ for name in ("pythia-1.4b", "llama-2-7b", "llama-3.1-8b", "mixtral-8x7b-v0.1", "
         {
             "model": name,
             "d_model": next(b.d_model for _, b in model.layer(0) if b.component == "attention"),
-            "own projections, dense": crossing(model, "dense", whole=False),
-            "causal": crossing(model, "causal", whole=False),
-            "all of the layer, dense": crossing(model, "dense", whole=True),
-            "all, causal": crossing(model, "causal", whole=True),
+            "own, dense": crossing(model, "dense", whole=False),
+            "own, causal": crossing(model, "causal", whole=False),
+            "layer, dense": crossing(model, "dense", whole=True),
+            "layer, causal": crossing(model, "causal", whole=True),
         }
     )
-assert (crossings[1]["own projections, dense"], crossings[1]["causal"]) == (2 * 4096, 4 * 4096 - 1)
+assert (crossings[1]["own, dense"], crossings[1]["own, causal"]) == (2 * 4096, 4 * 4096 - 1)
 table(crossings)
 
 # %%
 lengths = [2**k for k in range(8, 19)]
 fig, ax = plt.subplots(figsize=(6, 3.7), layout="constrained")
 for i, (name, at, side) in enumerate(
-    [("pythia-1.4b", 6, "right"), ("llama-3.1-8b", 8, "left"), ("mistral-7b-v0.1", 8, "left")]
+    [("pythia-1.4b", 6, "right"), ("llama-3.1-8b", 9, "left"), ("mistral-7b-v0.1", 8, "left")]
 ):
     shares = [100 * parts(preset(name), s)[0] / sum(parts(preset(name), s)) for s in lengths]
     ax.plot(lengths, shares, "o-", color=f"C{i}")
@@ -412,7 +421,6 @@ with torch.no_grad():
     with Counted() as at:
         ours = moe(x, block.state_dict(), moe_spec, at)
     theirs = block(x)
-    theirs = theirs[0] if isinstance(theirs, tuple) else theirs
 error = (ours - theirs).abs().max() / theirs.abs().max()
 print(f"largest relative difference from transformers' layer: {error:.0e}")
 assert error < 1e-5
@@ -440,25 +448,26 @@ for name in (
             "stored": model.params(),
             "active": model.params_active(),
             "used": model.params_used(),
-            "GFLOP a token at 4k": forward / 1e9,
-            "FLOPs / 2 · stored": forward / 2 / model.params(),
-            "FLOPs / 2 · used": forward / 2 / model.params_used(),
+            "GFLOP a token": forward / 1e9,
+            "/ 2 · stored": forward / 2 / model.params(),
+            "/ 2 · used": forward / 2 / model.params_used(),
         }
     )
-    print(f"{name}: {model.params_active() / model.params():.0%} of its parameters are active")
 idle = len(mixtral.pattern) * 6 * 3 * 4096 * 14336  # six of eight experts
 assert mixtral.params() - mixtral.params_active() == idle
 table(experts)
 
 # %% [markdown]
-# *Stored* decides the memory, *active* is what a paper calls "7B-A1B", *used* is what decides the
-# FLOPs: it also counts a shared block each time that it runs. For Zamba2 it is larger than what is
-# stored. The last column stays near one for all of them.
+# The FLOPs are those of a forward pass over 4k tokens. *Stored* decides the memory, *active* is
+# what a paper calls "7B-A1B", *used* is what decides the FLOPs: it also counts a shared block each
+# time that it runs. For Zamba2 it is larger than what is stored. The last column stays near one
+# for all of them.
 #
 # ## The vocabulary
 #
 # The embedding is looked up and costs nothing. The head multiplies every position with the whole
-# vocabulary in training, and only the last one in prefill.
+# vocabulary in training, and only the last one in prefill. The table has the vocabulary's share of
+# the parameters, and the head's share of the forward FLOPs for 4k tokens.
 
 # %%
 heads = []
@@ -473,9 +482,9 @@ for name in ("pythia-1.4b", "mamba-130m", "zamba2-1.2b", "olmoe-1b-7b-0924", "ll
             "model": name,
             "vocabulary": head.vocab,
             "tied": "yes" if tied else "no",
-            "share of parameters": f"{(1 if tied else 2) * head.params() / model.params():.0%}",
-            "share of FLOPs, all logits": f"{head.flops(l=4096) / everything:.0%}",
-            "last only": f"{head.flops(l=1) / last:.3%}",
+            "of parameters": f"{(1 if tied else 2) * head.params() / model.params():.0%}",
+            "of FLOPs, all": f"{head.flops(l=4096) / everything:.0%}",
+            "of FLOPs, last": f"{head.flops(l=1) / last:.3%}",
         }
     )
 table(heads)
@@ -584,7 +593,7 @@ for name in (
     rule.append(
         {
             "model": name,
-            "GFLOP a token, training": truth / 1e9,
+            "GFLOP a token": truth / 1e9,
             "6 · stored": truth / (6 * model.params()),
             "6 · active": truth / (6 * model.params_active()),
             "6 · used": truth / (6 * model.params_used()),
@@ -628,7 +637,7 @@ plots.show(
 # ## The cache
 #
 # For each token a layer keeps $g$ keys and $g$ values of $k$ channels: $2 \cdot g k$ numbers a
-# layer, whatever the number of query heads.
+# layer, whatever the number of query heads. In bf16:
 
 # %%
 caches = []
@@ -648,15 +657,15 @@ for name, s in (
     caches.append(
         {
             "model": name,
-            "query heads": spec.n_heads,
-            "key-value heads": spec.n_kv_heads,
+            "heads": spec.n_heads,
+            "KV heads": spec.n_kv_heads,
             "tokens": s,
             "kept": tokens,
-            "cache in bf16, GiB": round(by_hand / 2**30, 3),
+            "cache, GiB": round(by_hand / 2**30, 3),
             "weights, GiB": round(2 * model.params() / 2**30, 1),
         }
     )
-assert (caches[0]["cache in bf16, GiB"], caches[2]["cache in bf16, GiB"]) == (2, 1)
+assert (caches[0]["cache, GiB"], caches[2]["cache, GiB"]) == (2, 1)
 table(caches)
 
 # %% [markdown]

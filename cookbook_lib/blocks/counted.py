@@ -64,10 +64,10 @@ def beside(block: Block, run: Run, torch_ran: Counter[str]) -> list[dict]:
         {
             "op": row.op,
             "formula": row.formula.replace(" ", " · "),
-            "numbers": " · ".join(f if f.isdigit() else str(size(f)) for f in row.formula.split()),
             "FLOPs": row.flops,
             "torch counted": torch_ran[row.op],
             "equal": "yes" if torch_ran[row.op] == row.flops else "no",
+            "numbers": " · ".join(f if f.isdigit() else str(size(f)) for f in row.formula.split()),
         }
         for row in rows
     ]
@@ -90,7 +90,8 @@ def walked(walk: dict[str, tuple[str, str]], block: Block, module: nn.Module) ->
             raise ValueError(
                 f"{name} is {counts[0]} by hand, {counts[1]} in the spec, but {counts[2]}"
             )
-        row = {"parameter": name, "what": what, "formula": formula.replace("*", "·")}
-        rows.append(row | dict(zip(("by hand", "spec", "torch"), counts, strict=True)))
+        row = {"parameter": name, "formula": formula.replace("*", "·")}
+        row |= dict(zip(("by hand", "spec", "torch"), counts, strict=True))
+        rows.append(row | {"what it is": what})
     sums = {column: sum(row[column] for row in rows) for column in ("by hand", "spec", "torch")}
     return [*rows, {"parameter": "all", **sums}]
