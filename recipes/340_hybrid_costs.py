@@ -511,11 +511,11 @@ fig, ax = axes("Cache of one sequence, for attention in …")
 for name in ("none", "every sixth", "every third", "every layer"):
     gib = [variants[name].state_bytes(s=s) / 2**30 for s in context]
     ax.plot(context, gib, "o-")
-    ax.annotate(f"{name}", (context[-1], gib[-1]), (5, -4), textcoords="offset points")
+    ax.annotate(name, (context[-1], gib[-1]), (5, -4), textcoords="offset points")
 gqa = [bytes_per_token["Mistral-7B-v0.1"] * s / 2**30 for s in context]
 ax.plot(context, gqa, ":", color=plots.INK)
-place = {"xytext": (8, -10), "textcoords": "offset points"}
-ax.annotate("Mistral's shape, without its window", (context[4], gqa[4]), **place)
+place = {"xytext": (8, -12), "textcoords": "offset points"}
+ax.annotate("Mistral's shape, no window", (context[6], gqa[6]), **place)
 ax.set_xlim(50, 2**19.8)
 plots.show(fig, "Cache against context: attention in every sixth layer keeps more than a GQA model")
 
