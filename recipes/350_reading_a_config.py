@@ -108,9 +108,9 @@ table(rows)
 
 # %% [markdown]
 # Read it row by row. `num_mem_blocks` changes what is stored and not what is used. The cache is in
-# the hands of the hybrid layers and of `num_key_value_heads`. `chunk_size` changes FLOPs and nothing
-# else. The number of attention heads, the rotary embedding and the epsilon of a norm change no
-# count at all: half as many heads are twice as wide.
+# the hands of the hybrid layers and of `num_key_value_heads`. `chunk_size` changes FLOPs and
+# nothing else. The number of attention heads, the rotary embedding and the epsilon of a norm change
+# no count at all: half as many heads are twice as wide.
 #
 # ## The path of one field
 #
@@ -340,6 +340,7 @@ assert report["cache_bytes"] == model.state_bytes(s=4096)
 (folder / "broken.json").write_text('{"model_type": "zamba2", "adapter_rank": 0}')
 for mistake in ("zamba2-2.8b", "broken.json"):
     assert cookbook("cost", mistake).returncode == 2
+scratch.cleanup()
 
 # %% [markdown]
 # ## All presets
@@ -435,9 +436,7 @@ half = config | {
     "num_mem_blocks": 1,
     "num_key_value_heads": 4,
 }
-(folder / "half").mkdir()
-(folder / "half" / "config.json").write_text(json.dumps(half))
-small = read_config(folder / "half")
+small = from_dict(half, "half")
 print(f"{small.params():,} parameters, {small.state_bytes('kv', s=1):,} KV bytes a token")
 with torch.device("meta"):
     built = AutoModelForCausalLM.from_config(Zamba2Config(**half))
