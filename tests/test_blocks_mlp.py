@@ -14,7 +14,7 @@ from transformers.models.zamba2 import modeling_zamba2 as zamba2
 
 from cookbook_lib.blocks.mlp import ACTIVATIONS, MLP
 from cookbook_lib.blocks.moe import MoE, mix, route
-from cookbook_lib.blocks.sinkhorn import STARTS, drawn_logits, load, sinkhorn
+from cookbook_lib.blocks.sinkhorn import STARTS, drawn_logits, load, sinkhorn, trial
 from cookbook_lib.calculators import specs
 
 SMALL = specs.MoE(d_model=16, d_ff=24, n_experts=4, topk=2)
@@ -192,36 +192,20 @@ def test_sinkhorn_top_1_is_a_bias_for_each_expert():
     assert torch.equal(found.log_plan.argmax(1), biased.argmax(1))
 
 
-def mean_iterations(start: str, spread: float, bias: float, sharpness: float, **options) -> float:
-    runs = (
-        sinkhorn(drawn_logits(spread, bias, seed), start, sharpness, **options)
-        for seed in range(10)
-    )
-    return sum(run.iterations for run in runs) / 10
-
-
 def test_the_absolute_tolerance_stops_after_one_iteration():
     """That one iteration is enough is said by the stopping rule: a scale-free one differs."""
     case = {"spread": 1.0, "bias": 1.0, "sharpness": 2.0}
-    assert mean_iterations("balanced", **case, relative=False) == 1
-    assert mean_iterations("balanced", **case) > 5
-    assert mean_iterations("balanced", **case) < mean_iterations("ones", **case)
-    assert mean_iterations("balanced", spread=0.02, bias=0.0, sharpness=1.0) == 1
+    assert trial("balanced", **case, relative=False)[0] == 1
+    assert 5 < trial("balanced", **case)[0] < trial("ones", **case)[0]
+    assert trial("balanced", spread=0.02, bias=0.0, sharpness=1.0)[0] == 1
 
 
 @pytest.mark.parametrize("spread, sharpness", [(1.0, 1.0), (1.0, 2.0), (3.0, 1.0), (3.0, 2.0)])
 def test_one_iteration_from_the_balanced_start_does_what_three_do_from_ones(spread, sharpness):
-    def worst(start: str, iterations: int) -> float:
-        total = 0.0
-        for seed in range(10):
-            logits = drawn_logits(spread, 1.0, seed)
-            found = sinkhorn(logits, start, sharpness, tolerance=0.0, iterations=iterations)
-            total += load(found.log_plan.argmax(1), 8).max().item() / 10
-        return total
-
-    one = {start: worst(start, 1) for start in STARTS}
+    case = {"spread": spread, "bias": 1.0, "sharpness": sharpness, "tolerance": 0.0}
+    one = {start: trial(start, **case, iterations=1)[1] for start in STARTS}
     assert one["balanced"] < one["ones"] < one["unreciprocal"]
-    assert one["balanced"] < 1.05 * worst("ones", 3)
+    assert one["balanced"] < 1.05 * trial("ones", **case, iterations=3)[1]
     argmax = [load(drawn_logits(spread, 1.0, s).argmax(1), 8).max().item() for s in range(10)]
     assert one["balanced"] < sum(argmax) / 10
 

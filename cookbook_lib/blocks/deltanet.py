@@ -14,6 +14,7 @@ from torch import Tensor, einsum, nn
 from cookbook_lib.blocks.chunks import documents, in_chunks
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.short_conv import short_conv
+from cookbook_lib.blocks.ssm_parts import GatedNorm
 from cookbook_lib.calculators import specs
 
 
@@ -113,7 +114,7 @@ class GatedDeltaNet(Named):
         self.add("conv1d", conv)
         self.dt_bias = nn.Parameter(torch.ones(h))
         self.A_log = nn.Parameter(torch.empty(h).uniform_(0.01, 16).log())
-        self.add("norm", nn.RMSNorm(spec.head_v_dim, eps=eps))
+        self.add("norm", GatedNorm(spec.head_v_dim, eps=eps, norm_before_gate=True))
         self.add("out_proj", nn.Linear(spec.d_v, d, bias=False))
 
     def forward(
@@ -145,8 +146,7 @@ class GatedDeltaNet(Named):
         y, last = self.scan(q * s.head_k_dim**-0.5, k, v, a, beta.sigmoid(), state, seq_idx)
         if "ssm" in state:
             state["ssm"].copy_(last.flatten(1, 2))
-        y = self.part("norm")(y.to(x.dtype)) * F.silu(z)
-        return self.part("out_proj")(y.flatten(2))
+        return self.part("out_proj")(self.part("norm")(y, z).flatten(2))
 
     def project(self, x: Tensor) -> list[Tensor]:
         """q, k, v, z, beta and a; the weights hold them key head by key head."""

@@ -75,3 +75,18 @@ def drawn_logits(
     random = torch.Generator().manual_seed(seed)
     noise = torch.randn(n, e, generator=random)
     return spread * noise + bias * torch.randn(e, generator=random)
+
+
+def trial(
+    start: str, spread: float, bias: float, sharpness: float, seeds: int = 10, **options
+) -> tuple[float, float]:
+    """Mean iterations, and mean load of the busiest expert, when Sinkhorn chooses for each token.
+
+    `options` are those of `sinkhorn`, the rest those of `drawn_logits`.
+    """
+    runs = [
+        sinkhorn(drawn_logits(spread, bias, seed), start, sharpness, **options)
+        for seed in range(seeds)
+    ]
+    worst = [load(run.log_plan.argmax(1), run.log_plan.shape[1]).max().item() for run in runs]
+    return sum(run.iterations for run in runs) / seeds, sum(worst) / seeds

@@ -71,7 +71,7 @@ class Row(NamedTuple):
     block: str  # the block's name in its model; empty for a block on its own
     op: str  # the parameter it reads, as in state_dict(), else what it computes
     component: str
-    kind: str  # matmul, conv, elementwise or lookup
+    kind: str  # matmul, conv, solve, elementwise or lookup
     formula: str  # FLOPs in symbols
     params: int
     params_active: int  # those that one token uses: k of E experts
