@@ -56,7 +56,7 @@ print(spec)
 # $I$ channels, mixes four neighbours in each channel, and derives from the result what the state
 # space needs: a time step $\Delta$ through a narrow middle of $R$ numbers, what to write ($B$) and
 # what to read ($C$). $A$ and the skip $D$ do not depend on the token. The formula that you read in
-# the table is the one that is computed, and the last column is the same layer of `transformers`,
+# the table is the one that is computed, and the column *torch* is the same layer of `transformers`,
 # which knows nothing of this book.
 
 # %%

@@ -62,8 +62,8 @@ print(attention_spec, mlp_spec, sep="\n")
 # %% [markdown]
 # ## The layer, parameter by parameter
 #
-# Llama-3.1-8B has 32 such layers. The last column is the same layer of `transformers`, on torch's
-# `meta` device: it has shapes and no numbers, so the full model takes no memory.
+# Llama-3.1-8B has 32 such layers. The column *torch* is the same layer of `transformers`, on
+# torch's `meta` device: it has shapes and no numbers, so the full model takes no memory.
 
 # %%
 config = LlamaConfig(
@@ -203,8 +203,8 @@ for s in (1024, 4096, 16384, 65536):
 table(both)
 
 # %% [markdown]
-# The choice of convention moves a layer by little at a few thousand tokens, and by almost two at
-# long context. A utilisation that is compared with another one must use the same.
+# The choice of convention moves a layer by little at a few thousand tokens, and by a factor that
+# goes to two as the context grows. A utilisation can only be compared with one that counts alike.
 #
 # ## Heads: what sharing keys buys
 #
@@ -215,7 +215,7 @@ table(both)
 
 # %%
 variants = {
-    "MHA, 32 key-value heads": attention_spec.but(n_kv_heads=32),
+    "MHA, 32 KV heads": attention_spec.but(n_kv_heads=32),
     "GQA, 8": attention_spec,
     "MQA, 1": attention_spec.but(n_kv_heads=1),
     "GQA, 8, window 4096": attention_spec.but(window=4096),
