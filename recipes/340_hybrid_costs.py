@@ -23,12 +23,11 @@
 # wrong in an instructive way for the models of this chapter.
 
 # %%
+import warnings
 from textwrap import fill
 
 import matplotlib.pyplot as plt
 import torch
-import transformers
-from transformers import Zamba2Config, Zamba2ForCausalLM
 
 from cookbook_lib import plots
 from cookbook_lib.calculators.costs import Run
@@ -40,7 +39,10 @@ from cookbook_lib.plots import table
 
 plots.use()
 torch.manual_seed(0)
-transformers.logging.set_verbosity_error()  # no notices about kernels that a CPU does not have
+with warnings.catch_warnings(action="ignore"):  # no notices about progress bars,
+    from transformers import Zamba2Config, Zamba2ForCausalLM, logging
+logging.set_verbosity_error()  # nor about kernels that a CPU does not have
+
 NAMES = ("blackmamba-2.8b", "zamba-7b-v1", "zamba2-1.2b", "zamba2-2.7b", "zamba2-7b")
 blackmamba, zamba, small, medium, large = hybrids = [preset(name) for name in NAMES]
 plots.model(medium)
@@ -409,7 +411,7 @@ assert bytes_per_token["Zamba-7B-v1"] == 13 * 2 * 7424 * 2 and 2.9 < more < 3
 # context, and for short ones it is the larger part. At which context does the cache overtake that
 # state (kept in float32 as `transformers` does, or in bf16), and at which the weights? The first
 # does not depend on the batch, since every sequence has both. The second does: all sequences share
-# the weights.
+# the weights. (The [counting conventions](../docs/conventions.md) say what is kept in which dtype.)
 
 # %%
 rows = []
@@ -543,9 +545,7 @@ def needs(n):
 
 
 most = max(n for n in range(55) if needs(n) <= 24e9)
-print(
-    f"{most} uses take {needs(most) / 1e9:.1f} GB, the published {9} take {needs(9) / 1e9:.1f} GB"
-)
+print(f"{most} uses take {needs(most) / 1e9:.1f} GB, the published 9 take {needs(9) / 1e9:.1f} GB")
 assert needs(most) <= 24e9 < needs(most + 1) and most < 9
 
 # %% [markdown]

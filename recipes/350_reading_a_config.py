@@ -25,14 +25,13 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import fill
 
 import matplotlib.pyplot as plt
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, Zamba2Config
 
 from cookbook_lib import plots
 from cookbook_lib.calculators.configs import READERS, from_dict, read_config
@@ -42,7 +41,10 @@ from cookbook_lib.commands.models import short
 from cookbook_lib.plots import table
 
 plots.use()
-transformers.logging.set_verbosity_error()  # no notices about kernels that a CPU does not have
+with warnings.catch_warnings(action="ignore"):  # no notices about progress bars,
+    from transformers import AutoConfig, AutoModelForCausalLM, Zamba2Config, logging
+logging.set_verbosity_error()  # nor about kernels that a CPU does not have
+
 config = entry("zamba2-2.7b")["config"]
 kinds = config["layers_block_type"]
 summary = f"{len(kinds)} names: {', '.join(kinds[:3])}, …, {kinds.count('hybrid')} of them hybrid"
@@ -51,8 +53,9 @@ print(json.dumps(config | {"layers_block_type": summary}, indent=2, ensure_ascii
 # %% [markdown]
 # ## Run: what does each field decide?
 #
-# This is Zamba2-2.7B. One way to learn what a field means is to change it and see what moves. Each
-# row below changes one field and reads the file again.
+# This is Zamba2-2.7B, the model of [the last chapter](340_hybrid_costs.py). One way to learn what a
+# field means is to change it and see what moves. Each row below changes one field and reads the
+# file again.
 
 # %%
 model = from_dict(config, "Zamba2-2.7B")
