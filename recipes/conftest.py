@@ -136,8 +136,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 
 
 def pytest_report_teststatus(report: pytest.TestReport):
-    """`PASSED (executed in 12.3 s)` instead of `PASSED`."""
+    """`PASSED (executed in 12.3 s)` instead of `PASSED`, and `executed in 12.3 s` for a dot."""
     if report.when == "call" and report.passed and (outcome := getattr(report, "recipe", None)):
         took = f" in {report.duration:.1f} s" if outcome == "executed" else ""
-        return "passed", ".", f"PASSED ({outcome}{took})"
+        return "passed", f"{outcome}{took}", f"PASSED ({outcome}{took})"
     return None
