@@ -513,7 +513,7 @@ for name in ("pythia-1.4b", "mamba-130m", "llama-3.1-8b"):
     given = dict(entry(name)["config"])
     read = AutoConfig.for_model(given.pop("model_type"), **given).to_dict()
     if name.startswith("llama"):
-        read["max_position_embeddings"] = 8192
+        read["max_position_embeddings"] = 8192  # Llama-3-8B: the same shape
     theirs, activations = eleuther(read)
     ours = preset(name).params()
     row = {
