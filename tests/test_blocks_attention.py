@@ -15,7 +15,12 @@ from transformers.models.qwen3 import modeling_qwen3 as qwen3
 from transformers.models.zamba import modeling_zamba as zamba
 from transformers.models.zamba2 import modeling_zamba2 as zamba2
 
-from cookbook_lib.blocks.attention import Attention, attention_parallel, attention_recurrent
+from cookbook_lib.blocks.attention import (
+    Attention,
+    attention_parallel,
+    attention_recurrent,
+    visible,
+)
 from cookbook_lib.blocks.kv_cache import held
 from cookbook_lib.blocks.rope import RoPE, rotate
 from cookbook_lib.calculators import specs
@@ -116,6 +121,13 @@ def test_left_padding_changes_nothing(spec, cached):
     assert error(y[:1], module(x[:1])) < 1e-10
     assert error(y[1:, 3:], module(x[1:, 3:])) < 1e-10
     assert y.isfinite().all()
+
+
+def test_every_query_sees_something_even_padding():
+    positions = torch.arange(4)[None]
+    valid = torch.tensor([[False, False, True, True]])
+    want = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert visible(positions, positions, valid=valid).int().tolist() == [want]
 
 
 def test_packed_documents_do_not_leak(spec):
