@@ -66,7 +66,7 @@ def visible(
     """Which keys each query sees, from the positions of both.
 
     valid: False for padding, by position. A query always sees itself, padding too: some kernels
-    make NaN of a softmax over nothing. seq_idx: the document of each token, where queries and keys are the same.
+    make NaN of a softmax over nothing. seq_idx: each token's document, where q and k are the same.
     """
     gap = q[:, :, None] - k[:, None, :]
     see = (gap >= 0) & (k >= 0)[:, None, :]
