@@ -38,9 +38,9 @@ class Recipe:
         """The executed notebook as JSON, or None if there is none of the present fingerprint."""
         try:
             notebook = json.loads(self.notebook.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, json.JSONDecodeError):
             return None
-        fresh = notebook["metadata"][KEY]["fingerprint"] == self.fingerprint
+        fresh = notebook["metadata"].get(KEY, {}).get("fingerprint") == self.fingerprint
         return notebook if fresh else None
 
 
