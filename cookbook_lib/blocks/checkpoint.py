@@ -4,6 +4,8 @@ The model is made on `meta`, where it takes no memory, and each tensor of the ch
 of its parameters: at no time is there a second copy of the weights.
 """
 
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -37,11 +39,10 @@ def load_checkpoint(
     with torch.device("meta"):
         model = build(folder)
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    places = {
-        x: place(x.name, shapes) or place(original(x.name, model.spec), shapes)
-        for file in weight_files(folder)
-        for x in tensors_in(file)
-    }
+    stored = [x for file in weight_files(folder) for x in tensors_in(file)]
+    places = {x: place(x.name, shapes) for x in stored}
+    rest = {x: place(original(x.name, model.spec), shapes) for x in stored if not places[x]}
+    places = {x: at for x, at in places.items() if at} | rest  # copies after their originals
     check(folder, places, shapes)
     weights = read(places, shapes, dtype or stored_dtype(folder, places), str(device))
     model.load_state_dict(weights, assign=True)
@@ -58,27 +59,35 @@ def stored_dtype(folder: Path, places: Places) -> torch.dtype:
 
 
 def read(places: Places, shapes: Shapes, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
-    """The parameters, each in its final dtype and place; a stored tensor lives only while read."""
+    """The parameters, each in its final dtype and place."""
     weights: dict[str, Tensor] = {}
-    for file in dict.fromkeys(x.file for x in places):
+    for file, stored in groupby((x for x, at in places.items() if at), attrgetter("file")):
         with safe_open(file, framework="pt", device=device) as tensors:
-            for x, at in places.items():
-                if x.file != file or at is None:
-                    continue
-                tensor = tensors.get_tensor(x.name)
-                if at.expert is not None:
-                    if at.name not in weights:
-                        whole = torch.empty(shapes[at.name], dtype=dtype, device=device)
-                        weights[at.name] = whole
-                    at.of(weights[at.name]).copy_(tensor)
-                elif at.name not in weights:
-                    weights[at.name] = tensor.to(dtype)
-                elif not torch.equal(weights[at.name], tensor.to(dtype)):
-                    raise ValueError(
-                        f"{file}: {x.name} is not equal to {at.name}, expected a copy: "
-                        "config.json says that the two are shared"
-                    )
+            for x in stored:  # a tensor gets no name here, so that it dies at once
+                put(weights, places[x], tensors.get_tensor(x.name), shapes, dtype, x)
     return weights
+
+
+def put(
+    weights: dict[str, Tensor],
+    at: Place,
+    tensor: Tensor,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    x: Stored,
+) -> None:
+    """Make a stored tensor a parameter or a part of one; compare it if it is a copy."""
+    if at.expert is not None:
+        if at.name not in weights:
+            weights[at.name] = torch.empty(shapes[at.name], dtype=dtype, device=tensor.device)
+        at.of(weights[at.name]).copy_(tensor)
+    elif at.name not in weights:
+        weights[at.name] = tensor.to(dtype)
+    elif not torch.equal(weights[at.name], tensor.to(dtype)):
+        raise ValueError(
+            f"{x.file}: {x.name} is not equal to {at.name}, expected a copy: config.json says that "
+            "the two are shared"
+        )
 
 
 def check(folder: Path, places: Places, shapes: Shapes) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cookbook_lib.blocks.models.language_model import LanguageModel
-from cookbook_lib.blocks.models.options import Options, read_options
+from cookbook_lib.blocks.models.option_readers import read_options
+from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.blocks.models.residual import Residual
 from cookbook_lib.blocks.models.zamba import Zamba, Zamba2
 from cookbook_lib.calculators.configs import fields_of, from_fields, read_fields

@@ -67,22 +67,23 @@ class LanguageModel(nn.Module):
 
     def __init__(self, spec: Model, options: Options | None = None):
         super().__init__()
+        self.check(spec)
         self.spec, self.options = spec, options or Options()
         made: dict[str, nn.Module] = {}
         for name, block in spec.layout:
             if name not in made:
                 made[name] = make(block, self.options)
                 attach(self, name, made[name])
-        self.layers = [
+        self.uses = [
             {
                 role(name): Use(use_name(i, name), block, made[full])
                 for (name, _), (full, block) in zip(spec.letters[k], spec.layer(i), strict=True)
             }
             for i, k in enumerate(spec.pattern)
         ]
-        self.check()
 
-    def check(self) -> None:
+    @staticmethod
+    def check(spec: Model) -> None:
         """`ValueError` if `layer` cannot wire this spec."""
 
     def layer(
@@ -111,16 +112,12 @@ class LanguageModel(nn.Module):
         run = Pass(cache.length if cache else 0, cache, mask, seq_idx)
         if cache is not None:
             cache.advance(tokens.shape[1], mask)
-        x = x0 = self.embedding(tokens)
+        x = x0 = self.get_submodule(self.spec.before[0][0])(tokens)
         if self.options.fp32_residual:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
-        for parts in self.layers:
+        for parts in self.uses:
             x = self.layer(parts, x, x0, run)
         return self.head(x if logits == "all" else x[:, -1:])
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        return self.get_submodule(self.spec.before[0][0])
 
     def head(self, x: Float[Tensor, "b p d"]) -> Float[Tensor, "b p vocab"]:
         """The final norm, then the product with the head's weight, which may be the embedding's."""
@@ -129,15 +126,15 @@ class LanguageModel(nn.Module):
 
     def new_cache(self, b: int, size: int) -> Cache:
         """An empty cache for `b` sequences of at most `size` tokens, beside the weights."""
-        weight = self.embedding.weight
+        weight = self.get_submodule(self.spec.before[0][0]).weight
         return Cache.of(self.spec, b, size, weight.dtype, weight.device)
 
 
 def attach(root: nn.Module, name: str, module: nn.Module) -> None:
-    """Register `module` under a dotted name, with plain modules on the way."""
+    """Register `module` under a dotted name, with empty modules on the way and a list of layers."""
     *path, last = name.split(".")
     for part in path:
-        if not hasattr(root, part):
-            root.add_module(part, nn.Module())
-        root = getattr(root, part)
+        if not isinstance(getattr(root, part, None), nn.Module):
+            root.add_module(part, nn.ModuleList() if part == "layers" else nn.Module())
+        root = root.get_submodule(part)
     root.add_module(last, module)

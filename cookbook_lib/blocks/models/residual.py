@@ -10,13 +10,15 @@ from torch import Tensor
 
 from cookbook_lib.blocks.models.language_model import LanguageModel, Layer, Pass
 from cookbook_lib.calculators import specs
+from cookbook_lib.calculators.model import Model
 
 
 class Residual(LanguageModel):
     """Layers of (norm, block) pairs, each of which adds to the stream."""
 
-    def check(self) -> None:
-        for letter, layout in self.spec.layers:
+    @staticmethod
+    def check(spec: Model) -> None:
+        for letter, layout in spec.layers:
             norms = [isinstance(block, specs.Norm) for _, block in layout]
             if norms != [True, False] * (len(norms) // 2):
                 blocks = ", ".join(block.component for _, block in layout)
