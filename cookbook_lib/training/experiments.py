@@ -1,0 +1,68 @@
+"""Trials in bulk, one JSON line each: a run that was stopped goes on where it was."""
+
+import json
+import platform
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from cookbook_lib.training.tasks import Copying, Induction, Phonebook, Recall, Task
+from cookbook_lib.training.tiny import Makers, ablations, mixers
+from cookbook_lib.training.trial import trial
+
+TASKS: dict[str, Task] = {  # small enough for a CPU, large enough to tell the models apart
+    "recall": Recall(pairs=8, keys=32, values=32),
+    "copying": Copying(letters=6, span=30, alphabet=12),
+    "induction": Induction(span=31, alphabet=16),
+    "phonebook": Phonebook(entries=6, names=12, digits=2),
+}
+
+
+def cases() -> list[tuple[str, str, Makers]]:
+    """(experiment, task, models): every mixer on every task, every ablation on recall."""
+    compared = [("mixers", name, mixers(task.vocab)) for name, task in TASKS.items()]
+    return [*compared, ("ablations", "recall", ablations(TASKS["recall"].vocab))]
+
+
+def read(path: Path) -> list[dict]:
+    """The rows of a file of JSON lines; a last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def train_tasks(out: Path, seeds: int = 3, steps: int = 1000, threads: int = 2) -> None:
+    """Train tiny models on the memory tasks and append a line for each trial to a file.
+
+    Args:
+        out: file of JSON lines; trials that it holds are not repeated
+        seeds: trials of each model on each task
+        steps: of training in each trial
+        threads: that PyTorch may use
+    """
+    torch.set_num_threads(threads)
+    rows = read(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = {(r["experiment"], r["task"], r["model"], r["seed"], r["budget"]) for r in rows}
+    for seed in range(seeds):
+        for experiment, task, models in cases():
+            for name, make in models.items():
+                if (experiment, task, name, seed, steps) in done:
+                    continue
+                result = asdict(trial(name, make, TASKS[task], seed, steps, every=steps // 20))
+                row = {"experiment": experiment, **result, "task": task, "budget": steps}
+                row |= provenance()
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(f"{task} {name} {seed}: {result['accuracy'][-1]:.2f}", file=sys.stderr)
+
+
+def provenance() -> dict[str, str]:
+    """Where and when a row was made."""
+    today = datetime.now(UTC).date().isoformat()
+    return {"device": platform.machine() + " CPU", "torch": torch.__version__, "date": today}
