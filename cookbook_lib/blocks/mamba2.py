@@ -77,21 +77,20 @@ class Mamba2(Named):
         if mask is not None:
             dt = dt * mask[..., None]  # no step: the state stays as it was
         y = self.scan(x, dt, B, C, state and state["ssm"], seq_idx)
-        y = torch.addcmul(y, x, self.D.to(exact)[:, None]).flatten(2)
+        y = torch.addcmul(y.flatten(2), x.flatten(2), self.D.to(exact).repeat_interleave(s.headdim))
         y = self.part("norm")(y, z) if s.norm else (y * F.silu(z.to(exact))).to(z.dtype)
         return self.part("out_proj")(y)
 
     def scan(self, x, dt, B, C, state, seq_idx):
         """One token by the step, more of them in chunks; `state` is updated in place."""
         b, l, h, p = x.shape
-        a = dt * -self.A_log.to(dt.dtype).exp()
+        A = -self.A_log.to(dt.dtype).exp()
         held = x.new_zeros(b, h, p, B.shape[-1]) if state is None else state.to(x.dtype)
-        x = x * dt[..., None]
         if l == 1:
-            y, last = ssd_step(x[:, 0], a[:, 0], B[:, 0], C[:, 0], held)
+            y, last = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], held)
             y = y[:, None]
         else:
-            y, last = ssd_chunked(x, a, B, C, held, self.spec.chunk_size, seq_idx)
+            y, last = ssd_chunked(x, dt, A, B, C, held, self.spec.chunk_size, seq_idx)
         if state is not None:
             state.copy_(last)
         return y

@@ -45,7 +45,7 @@ def selective_scan_chunked(
     B: Float[Tensor, "b l h n"],
     C: Float[Tensor, "b l h n"],
     state: Float[Tensor, "b h p n"],
-    chunk_size: int = 32,
+    chunk_size: int = 16,
     seq_idx: Int[Tensor, "b l"] | None = None,
 ) -> tuple[Float[Tensor, "b l h p"], Float[Tensor, "b h p n"]]:
     """The same, for training: only the states between chunks are kept for the backward pass."""
@@ -63,58 +63,57 @@ def selective_scan_chunked(
 class Scan(torch.autograd.Function):
     """Chunk by chunk; the backward pass computes the states of a chunk again, last chunk first.
 
-    Axes, in this order: l b h n p. Keeping every state instead would take d_state times the memory
+    Axes, in this order: l b h n p. To keep every state instead would take d_state times the memory
     of the input.
     """
 
     @staticmethod
     def forward(ctx, x, dt, A, B, C, state, size, keep):
-        starts, ys = [], []
-        for at in slices(len(x), size):
-            starts.append(state)
-            decay, states = run(x[at], dt[at], A, B[at], state, keep if keep is None else keep[at])
-            ys.append((C[at, ..., None, :] @ states).squeeze(-2))
-            state = states[-1].clone()
-        ctx.save_for_backward(x, dt, A, B, C, keep, *starts)
+        starts, ys = [state], []
+        for at in chunks(len(x), size):
+            _, held = states(at, x, dt, A, B, keep, starts[-1])
+            ys.append((C[at, ..., None, :] @ held[1:]).squeeze(-2))
+            starts.append(held[-1].clone())  # a view would keep all of `held`
+        ctx.save_for_backward(x, dt, A, B, C, keep, *starts[:-1])
         ctx.size = size
-        return torch.cat(ys), state
+        return torch.cat(ys), starts[-1]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, dy, dlast):
+    def backward(ctx, dy, carry):
         x, dt, A, B, C, keep, *starts = ctx.saved_tensors
-        dx, ddt, dA, dB, dC = (torch.empty_like(t) for t in (x, dt, A, B, C))
-        dA.zero_()
-        carry = dlast  # gradient of the state after the chunk
-        for at, start in zip(slices(len(x), ctx.size)[::-1], starts[::-1], strict=True):
-            decay, states = run(x[at], dt[at], A, B[at], start, keep if keep is None else keep[at])
-            dC[at] = (states @ dy[at, ..., None]).squeeze(-1)
-            before = torch.cat([start[None], states[:-1]])
-            # gradient of each state: what its own token reads, and what the next one keeps
-            ds = C[at, ..., None] * dy[at, ..., None, :]
-            ds[-1] += carry
-            for t in range(len(ds) - 1, 0, -1):
-                ds[t - 1].addcmul_(ds[t], decay[t])
-            carry = ds[0] * decay[0]
-            dw = (B[at, ..., None, :] @ ds).squeeze(-2)
-            dB[at] = (ds @ (x[at] * dt[at])[..., None]).squeeze(-1)
-            dlog = ds.mul_(before).mul_(decay)  # of dt A
-            dx[at] = dw * dt[at]
-            ddt[at] = dw * x[at] + (dlog * A).sum(-2)
-            dA += einsum("lbhnp, lbhp -> hnp", dlog, dt[at])
+        dx, ddt, dB, dC = (torch.empty_like(t) for t in (x, dt, B, C))
+        dA = torch.zeros_like(A)
+        for at, start in zip(chunks(len(x), ctx.size)[::-1], starts[::-1], strict=True):
+            decay, held = states(at, x, dt, A, B, keep, start)
+            dC[at] = (held[1:] @ dy[at, ..., None]).squeeze(-1)
+            # Of a state: what its own token reads from it, and what it hands to the next.
+            dstate = C[at, ..., None] * dy[at, ..., None, :]
+            dstate[-1] += carry
+            for t in range(len(dstate) - 1, 0, -1):
+                dstate[t - 1].addcmul_(dstate[t], decay[t])
+            carry = dstate[0] * decay[0]
+            dwrite = (B[at, ..., None, :] @ dstate).squeeze(-2)
+            dB[at] = (dstate @ (x[at] * dt[at])[..., None]).squeeze(-1)
+            dlog = dstate.mul_(held[:-1]).mul_(decay)  # of dt A
+            dx[at] = dwrite * dt[at]
+            ddt[at] = dwrite * x[at] + (dlog * A).sum(-2)
+            dA += dlog.mul_(dt[at, ..., None, :]).sum((0, 1))
         return dx, ddt, dA, dB, dC, carry, None, None
 
 
-def slices(l: int, size: int) -> list[slice]:
+def chunks(l: int, size: int) -> list[slice]:
     return [slice(i, i + size) for i in range(0, l, size)]
 
 
-def run(x, dt, A, B, state, keep):
-    """Decays and states of one chunk, (k b h n p)."""
-    decay = (dt[..., None, :] * A).exp_()
+def states(at, x, dt, A, B, keep, start):
+    """Decays (k b h n p) of one chunk, and its states with the one before them (1 + k b h n p)."""
+    decay = (dt[at, ..., None, :] * A).exp_()
     if keep is not None:
-        decay = decay.mul_(keep)
-    states = B[..., None] * (x * dt)[..., None, :]
-    for new, kept in zip(states, decay, strict=True):
-        state = new.addcmul_(state, kept)
-    return decay, states
+        decay *= keep[at]
+    held = decay.new_empty(len(decay) + 1, *start.shape)
+    held[0] = start
+    torch.mul(B[at, ..., None], (x[at] * dt[at])[..., None, :], out=held[1:])
+    for t in range(len(decay)):
+        held[t + 1].addcmul_(held[t], decay[t])
+    return decay, held

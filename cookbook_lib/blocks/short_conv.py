@@ -18,17 +18,47 @@ def short_conv(
 ) -> Float[Tensor, "b l d"]:
     """Each token and the t - 1 before it, weighted; those of another document count as zeros."""
     taps, l = weight.shape[-1], x.shape[1]
-    past = x.new_zeros(len(x), x.shape[2], taps) if state is None else state.to(x.dtype)
-    held = torch.cat([past, x.mT], 2)
+    past = x.new_zeros(len(x), taps, x.shape[2]) if state is None else state.mT.to(x.dtype)
+    held = torch.cat([past, x], 1)
     if state is not None:
-        state.copy_(held[..., -taps:])
-    held = held[..., 1:]
+        state.copy_(held[:, -taps:].mT)
+    held = held[:, 1:]
     if seq_idx is None:
-        return F.conv1d(held, weight, bias, groups=x.shape[2]).mT
+        return Taps.apply(held, weight, bias)
     idx = F.pad(seq_idx, (taps - 1, 0), mode="replicate")
     y = 0 if bias is None else bias
-    for back in range(taps):
-        at = slice(taps - 1 - back, taps - 1 - back + l)
-        same = (idx[:, at] == seq_idx)[..., None]
-        y = y + held[..., at].mT * weight[:, 0, taps - 1 - back] * same
+    for at in range(taps):
+        same = (idx[:, at : at + l] == seq_idx)[..., None]
+        y = y + held[:, at : at + l] * weight[:, 0, at] * same
     return y
+
+
+def conv(x: Float[Tensor, "b m d"], weight: Float[Tensor, "d 1 t"], bias: Tensor | None = None):
+    """Without padding: m - t + 1 tokens. As an image one pixel high, channels are laid out last."""
+    image = x.mT.unsqueeze(2)
+    return F.conv2d(image, weight.unsqueeze(2), bias, groups=x.shape[2]).squeeze(2).mT
+
+
+class Taps(torch.autograd.Function):
+    """`conv`, whose weight gradient PyTorch computes several times slower on a CPU than this."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return conv(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy):
+        x, weight = ctx.saved_tensors
+        d, _, taps = weight.shape
+        dx = conv(F.pad(dy, (0, 0, taps - 1, taps - 1)), weight.flip(-1))
+        exact = torch.promote_types(dy.dtype, torch.float32)
+        dweight = torch.zeros(taps, d, dtype=exact, device=dy.device)
+        for part, first in zip(dy.split(64, 1), range(0, dy.shape[1], 64), strict=True):
+            for at in range(taps):
+                seen = x[:, first + at : first + at + part.shape[1]]
+                dweight[at] += (part.to(exact) * seen).sum((0, 1))
+        dbias = dy.sum((0, 1)) if ctx.has_bias else None
+        return dx, dweight.T[:, None].to(dy.dtype), dbias

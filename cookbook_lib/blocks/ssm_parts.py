@@ -36,6 +36,7 @@ class GatedNorm(nn.Module):
         """x is in float32 or more; the result is in the dtype of z."""
         gate = F.silu(z.to(x.dtype))
         x = (x if self.norm_before_gate else x * gate).unflatten(-1, (self.groups, -1))
-        x = F.rms_norm(x, x.shape[-1:], eps=self.eps).flatten(-2)
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
+        x = (x * (square + self.eps).rsqrt()).flatten(-2)
         x = self.weight * x.to(z.dtype)
         return x * gate.to(z.dtype) if self.norm_before_gate else x
