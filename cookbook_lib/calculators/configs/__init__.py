@@ -5,6 +5,7 @@ transformers 5.23; and it takes the spellings of the hub's files beside the curr
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ NATIVE = {  # files without a model_type: the fields that tell them apart
     ("d_model", "n_layer"): native.mamba_ssm,
     ("num_layers", "mamba_moe_layers"): native.blackmamba,
 }
+SIZE = re.compile(
+    r"(^|_)(expand|size|width|dim|rank|heads|layers|experts|groups|kernel|state|period)$"
+)
 
 
 def read_config(path: str | Path) -> Model:
@@ -95,10 +99,16 @@ def fields_of(data: Any, where: str) -> Fields:
 def from_fields(f: Fields) -> Model:
     """The model that these fields describe."""
     try:
-        return reader(f)(f)
+        model = reader(f)(f)
     except ValueError as error:  # a block's own check, which does not know the file
         line = str(error)
         raise ValueError(line if line.startswith(f.where) else f"{f.where}: {line}") from None
+    for name, value in f.data.items():  # fields that no count needed
+        if isinstance(value, float) and value != value:
+            f.fail(name, "a number")
+        if type(value) in (int, float) and value < 0 and SIZE.search(name):
+            f.fail(name, "no negative size")
+    return model
 
 
 def reader(f: Fields) -> Callable[[Fields], Model]:
