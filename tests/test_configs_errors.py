@@ -56,7 +56,11 @@ WRONG = [
     ("qwen3_moe", {"mlp_only_layers": [3]}, "mlp_only_layers holds 3, expected 0 to 2"),
     ("gpt2", {"n_head": 3}, "n_head is 3, expected a number that divides hidden_size (16)"),
     ("gpt2", {"add_cross_attention": True}, "add_cross_attention is True, expected false"),
-    ("nemotron_h", {"expand": -1}, "expand is -1, expected no negative size"),  # not needed
+    (
+        "nemotron_h",
+        {"expand": -1, "num_hidden_layers": 4},
+        "expand is -1, expected no negative size",
+    ),  # not needed
     ("llama", {"rope_theta": float("nan")}, "rope_theta is nan, expected a number"),  # nor this
     ("gpt5", {}, "model_type is 'gpt5', expected one of bamba, "),
     (None, {}, "model_type is None, expected one of bamba, "),

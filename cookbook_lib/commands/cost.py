@@ -9,7 +9,6 @@ from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.report import cost_report
 from cookbook_lib.commands.output import count, nbytes, print_json, print_table
 
-
 COUNTS = ("params", "params_used", "flops")
 HEADS = {
     "component": ("component", *COUNTS),
