@@ -10,10 +10,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum, nn
 
+from cookbook_lib.blocks import kernels
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.selective_scan import selective_scan_chunked, selective_scan_step
 from cookbook_lib.blocks.short_conv import short_conv
-from cookbook_lib.blocks.ssm_parts import draw_dt_bias
+from cookbook_lib.blocks.ssm_parts import draw_dt_bias, exact
 from cookbook_lib.calculators import specs
 
 
@@ -79,40 +80,40 @@ class Mamba1(Named):
         dt, B, C = self.select(x)
         if mask is not None:
             dt = dt * mask[..., None, None]  # no step: the state stays as it was
-        y = self.scan(x.to(dt.dtype), dt, B, C, state and state["ssm"], seq_idx)
-        y = y.flatten(2) * F.silu(z.to(y.dtype))
+        y = self.scan(exact(x), dt, exact(B), exact(C), state and state["ssm"], seq_idx)
+        y = y.flatten(2) * F.silu(exact(z))
         return self.part("out_proj")(y.to(z.dtype))
 
     def select(self, x: Float[Tensor, "b l h p"]) -> tuple[Tensor, Tensor, Tensor]:
-        """dt (b l h p), B and C (b l h n), from the tokens: the selection of the paper's title."""
+        """dt (b l h p), B and C (b l h n), from the tokens: what the scan is selective by."""
         s, h = self.spec, self.spec.nheads
-        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-        weights = (
-            self.weight(f"{name}_proj.weight").view(h, -1, k)
-            for name, k in (("x", s.headdim), ("dt", s.rank))
-        )
-        x_proj, dt_proj = weights
-        low, B, C = einsum("blhp, hkp -> blhk", x, x_proj).split([s.rank, s.d_state, s.d_state], -1)
+        x_proj = self.weight("x_proj.weight").view(h, -1, s.headdim)
+        dt_proj = self.weight("dt_proj.weight").view(h, s.headdim, -1)
+        parts = einsum("blhp, hkp -> blhk", x, x_proj).split([s.rank, s.d_state, s.d_state], -1)
         if s.dt_norm:
-            low, B, C = (
-                self.part(f"{name}_layernorm")(t) for name, t in (("dt", low), ("b", B), ("c", C))
-            )
+            norms = (self.part(f"{name}_layernorm") for name in ("dt", "b", "c"))
+            parts = [norm(t) for norm, t in zip(norms, parts, strict=True)]
         if self.plain_norms:
-            low, B, C = (F.rms_norm(t, t.shape[-1:], eps=self.eps) for t in (low, B, C))
-        dt = einsum("blhk, hpk -> blhp", low, dt_proj).to(exact)
-        dt = F.softplus(dt + self.weight("dt_proj.bias").view(h, -1).to(exact))
-        return dt, B.to(exact), C.to(exact)
+            parts = [F.rms_norm(t, t.shape[-1:], eps=self.eps) for t in parts]
+        low, B, C = parts
+        dt = exact(einsum("blhk, hpk -> blhp", low, dt_proj))
+        return F.softplus(dt + exact(self.weight("dt_proj.bias").view(h, -1))), B, C
 
     def scan(self, x, dt, B, C, state, seq_idx):
         """One token by the step, more of them in chunks; `state` is updated in place."""
-        b, l, h, p = x.shape
-        A = -self.A_log.view(h, p, -1).to(x.dtype).exp()
-        held = x.new_zeros(b, h, p, B.shape[-1]) if state is None else state.to(x.dtype)
-        if l == 1:
-            y, last = selective_scan_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], held)
+        h, p = x.shape[2:]
+        A = -exact(self.A_log).view(h, p, -1).exp()
+        if x.shape[1] == 1 and state is not None:
+            x1, dt1, B1, C1 = (t[:, 0] for t in (x, dt, B, C))
+            done = kernels.step(x1, dt1, A, B1, C1, state)
+            y, last = done or selective_scan_step(x1, dt1, A, B1, C1, exact(state))
             y = y[:, None]
+        elif (done := kernels.selective_scan(x, dt, A, B, C, state, seq_idx)) is not None:
+            y, last = done
         else:
+            zeros = x.new_zeros(len(x), *A.shape)
+            held = zeros if state is None else exact(state)
             y, last = selective_scan_chunked(x, dt, A, B, C, held, seq_idx=seq_idx)
         if state is not None:
             state.copy_(last)
-        return torch.addcmul(y, x, self.D.view(h, p).to(x.dtype))
+        return torch.addcmul(exact(y), x, exact(self.D).view(h, p))

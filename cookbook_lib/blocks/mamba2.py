@@ -10,10 +10,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cookbook_lib.blocks import kernels
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.short_conv import short_conv
 from cookbook_lib.blocks.ssd import ssd_chunked, ssd_step
-from cookbook_lib.blocks.ssm_parts import GatedNorm, draw_dt_bias
+from cookbook_lib.blocks.ssm_parts import GatedNorm, draw_dt_bias, exact
 from cookbook_lib.calculators import specs
 
 
@@ -69,28 +70,37 @@ class Mamba2(Named):
             xBC = xBC * mask[..., None]
         conv, conv_state = self.part("conv1d"), state and state["conv"]
         xBC = F.silu(short_conv(xBC, conv.weight, conv.bias, conv_state, seq_idx))
-        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-        x, B, C = xBC.to(exact).split([s.d_inner, g * s.d_state, g * s.d_state], -1)
+        x, B, C = xBC.split([s.d_inner, g * s.d_state, g * s.d_state], -1)
         x = rearrange(x, "b l (h p) -> b l h p", p=s.headdim)
         B, C = (rearrange(t, "b l (g n) -> b l g n", g=g) for t in (B, C))
-        dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact)).clamp(*self.dt_limit)
+        dt = F.softplus(exact(dt) + exact(self.dt_bias)).clamp(*self.dt_limit)
         if mask is not None:
             dt = dt * mask[..., None]  # no step: the state stays as it was
         y = self.scan(x, dt, B, C, state and state["ssm"], seq_idx)
-        y = torch.addcmul(y.flatten(2), x.flatten(2), self.D.to(exact).repeat_interleave(s.headdim))
-        y = self.part("norm")(y, z) if s.norm else (y * F.silu(z.to(exact))).to(z.dtype)
+        D = exact(self.D).repeat_interleave(s.headdim)
+        y = torch.addcmul(exact(y).flatten(2), exact(x).flatten(2), D)
+        y = self.part("norm")(y, z) if s.norm else (y * F.silu(exact(z))).to(z.dtype)
         return self.part("out_proj")(y)
 
     def scan(self, x, dt, B, C, state, seq_idx):
         """One token by the step, more of them in chunks; `state` is updated in place."""
-        b, l, h, p = x.shape
-        A = -self.A_log.to(dt.dtype).exp()
-        held = x.new_zeros(b, h, p, B.shape[-1]) if state is None else state.to(x.dtype)
-        if l == 1:
-            y, last = ssd_step(x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], held)
-            y = y[:, None]
+        A, size = -exact(self.A_log).exp(), self.spec.chunk_size
+        if x.shape[1] == 1 and state is not None:
+            y, last = self.step(*(t[:, 0] for t in (x, dt, B, C)), A, state)
+        elif (done := kernels.ssd(x, dt, A, B, C, state, size, seq_idx)) is not None:
+            y, last = done
         else:
-            y, last = ssd_chunked(x, dt, A, B, C, held, self.spec.chunk_size, seq_idx)
+            x, B, C = exact(x), exact(B), exact(C)
+            zeros = x.new_zeros(len(x), *x.shape[2:], B.shape[-1])
+            held = zeros if state is None else exact(state)
+            y, last = ssd_chunked(x, dt, A, B, C, held, size, seq_idx)
         if state is not None:
             state.copy_(last)
         return y
+
+    def step(self, x, dt, B, C, A, state):
+        """One token, (b h p) and so on, to (b 1 h p) and the new state."""
+        wide = dt[..., None].expand_as(x), A[:, None, None].expand(state.shape[1:])
+        done = kernels.step(x, *wide, B, C, state)
+        y, last = done or ssd_step(exact(x), dt, A, exact(B), exact(C), exact(state))
+        return y[:, None], last

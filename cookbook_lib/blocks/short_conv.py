@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cookbook_lib.blocks import kernels
+
 
 def short_conv(
     x: Float[Tensor, "b l d"],
@@ -22,10 +24,13 @@ def short_conv(
     held = torch.cat([past, x], 1)
     if state is not None:
         state.copy_(held[:, -taps:].mT)
-    held = held[:, 1:]
-    if seq_idx is None:
+    held, idx = held[:, 1:], None
+    if seq_idx is not None:
+        idx = torch.cat([seq_idx[:, :1].expand(-1, taps - 1), seq_idx], 1)
+    if (y := kernels.conv(held, weight, bias, idx)) is not None:
+        return y
+    if idx is None:
         return Taps.apply(held, weight, bias)
-    idx = F.pad(seq_idx, (taps - 1, 0), mode="replicate")
     y = 0 if bias is None else bias
     for at in range(taps):
         same = (idx[:, at : at + l] == seq_idx)[..., None]

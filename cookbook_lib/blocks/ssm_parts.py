@@ -1,4 +1,5 @@
-"""What the Mamba blocks share: the time steps that they start with, and the norm behind a gate."""
+"""What the Mamba blocks share: the time steps that they start with, the norm behind a gate,
+and the dtype of what must be exact."""
 
 from math import log
 
@@ -6,6 +7,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+def exact(x: Tensor) -> Tensor:
+    """In float32, or in float64 if it is: what decays and states are computed in."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def draw_dt_bias(*shape: int, low: float = 1e-3, high: float = 0.1) -> nn.Parameter:
