@@ -15,6 +15,8 @@ from importlib import import_module
 COMMANDS: dict = {  # name -> module:function, or a group of further names
     "models": "cookbook_lib.commands.models:models",
     "cost": "cookbook_lib.commands.cost:cost",
+    "generate": "cookbook_lib.commands.generate:generate",
+    "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {"calculators": "cookbook_lib.benchmarks.calculators:bench_calculators"},
 }
 
@@ -36,7 +38,10 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-EXTRAS = {"torch": "blocks", "einops": "blocks", "matplotlib": "recipes"}  # module -> its extra
+EXTRAS = {  # module -> its extra
+    **dict.fromkeys(("torch", "einops", "jaxtyping", "safetensors", "tokenizers"), "blocks"),
+    "matplotlib": "recipes",
+}
 
 
 def fail(line: str) -> None:

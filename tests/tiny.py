@@ -60,7 +60,8 @@ CHECKPOINTS: dict[str, dict] = {  # "family variant" -> fields of its config
     | {"num_hidden_layers": 2, "moe_intermediate_size": 20, "head_dim": 6, "norm_topk_prob": True},
     "jamba": ATTENTION
     | EXPERTS
-    | {"num_hidden_layers": 5, "attn_layer_period": 3, "attn_layer_offset": 1, "mamba_dt_rank": 3},
+    | {"num_hidden_layers": 5, "attn_layer_period": 3, "attn_layer_offset": 1}
+    | {"mamba_dt_rank": 3, "rms_norm_eps": 1e-3},
     "mamba": MAMBA | {"state_size": 5},
     "mamba biased": MAMBA | {"use_bias": True, "use_conv_bias": False, "time_step_rank": 3},
     "falcon_mamba": MAMBA | {"state_size": 5},
@@ -111,6 +112,6 @@ def stir(model: torch.nn.Module) -> None:
         elif p.dim() == 1:
             p.copy_(0.3 * noise)
         else:
-            p.copy_(noise * (1.0 if "embed" in name else 0.7 * p.shape[-1] ** -0.5))
+            p.copy_(noise * (0.4 if "embed" in name else 0.7 * p.shape[-1] ** -0.5))
         if "dt_" in name and "bias" in name:
             p += 3

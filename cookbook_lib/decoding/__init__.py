@@ -1,0 +1,1 @@
+"""Decoding: token after token from a model and its cache."""
