@@ -174,7 +174,7 @@ seen = torch.ones(1, 12, 12, dtype=torch.bool)  # every token sees every other
 
 
 def unmasked(x):
-    q, k, v = bag.project(x, {})
+    q, k, v = bag.heads(bag.project(x, {}))
     return attention_parallel(q, k, v, mask=seen)
 
 
