@@ -133,7 +133,8 @@ class Mamba2(SSM):
 
     def ops(self, run):
         heads, x = "b l nheads", "b l nheads headdim"
-        scan = self.recurrence() if run.l == 1 or run.scan == "recurrent" else self.chunked()
+        one_by_one = run.l == 1 or run.scan == "recurrent"
+        scan = self.recurrence() if one_by_one else chunked("ngroups", "per_group")
         return [
             *self.linear("in_proj", "d_model", "d_in_proj"),
             *self.conv("d_xBC"),
@@ -147,22 +148,6 @@ class Mamba2(SSM):
             *self.linear("out_proj", "d_inner", "d_model"),
         ]
 
-    def chunked(self) -> list[Op]:
-        """Attention with a decaying mask inside a chunk of q = k tokens, a state between chunks."""
-        C, B = "b c q ngroups d_state", "b c k ngroups d_state"
-        x, y = "b c k ngroups per_group headdim", "b c q ngroups per_group headdim"
-        h, mask = "b c ngroups per_group headdim d_state", "b c ngroups per_group q k"
-        return [
-            Op("scores", f"{C}, {B} -> b c ngroups q k"),
-            Op("mask", f"b c ngroups q k, {mask} -> {mask}"),
-            Op("within", f"{mask}, {x} -> {y}"),
-            Op("to_end", f"b c k ngroups per_group, {x} -> {x}"),
-            Op("chunk_state", f"{B}, {x} -> {h}"),
-            Op("carry", f"b c ngroups per_group, {h} + {h} -> {h}"),
-            Op("between", f"{C}, {h} -> {y}"),
-            Op("from_start", f"b c q ngroups per_group, {y} + {y} -> {y}"),
-        ]
-
     def recurrence(self) -> list[Op]:
         """Token by token: write to the state while it decays, then read it."""
         h, x = "b l ngroups per_group headdim d_state", "b l ngroups per_group headdim"
@@ -171,3 +156,23 @@ class Mamba2(SSM):
             Op("carry", f"b l ngroups per_group, {h} + {h} -> {h}"),
             Op("read", f"{h}, b l ngroups d_state -> {x}"),
         ]
+
+
+def chunked(g: str, heads: str) -> list[Op]:
+    """Attention with a decaying mask inside a chunk of q = k tokens, a state between chunks.
+
+    g: the axis of groups that share B and C; heads: that of a group's heads, empty for one each.
+    """
+    C, B = f"b c q {g} d_state", f"b c k {g} d_state"
+    x, y = f"b c k {g} {heads} headdim", f"b c q {g} {heads} headdim"
+    h, mask = f"b c {g} {heads} headdim d_state", f"b c {g} {heads} q k"
+    return [
+        Op("scores", f"{C}, {B} -> b c {g} q k"),
+        Op("mask", f"b c {g} q k, {mask} -> {mask}"),
+        Op("within", f"{mask}, {x} -> {y}"),
+        Op("to_end", f"b c k {g} {heads}, {x} -> {x}"),
+        Op("chunk_state", f"{B}, {x} -> {h}"),
+        Op("carry", f"b c {g} {heads}, {h} + {h} -> {h}"),
+        Op("between", f"{C}, {h} -> {y}"),
+        Op("from_start", f"b c q {g} {heads}, {y} + {y} -> {y}"),
+    ]

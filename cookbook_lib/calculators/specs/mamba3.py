@@ -1,0 +1,101 @@
+"""Mamba-3, arXiv:2603.15569: no convolution, a trapezoid instead of a rectangle, and rotations."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from cookbook_lib.calculators.costs import BITS, Block, Op, choose
+from cookbook_lib.calculators.specs.ssm import chunked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba3(Block):
+    """Mamba-3 with one input and one output (SISO); fields are named as in mamba_ssm.
+
+    rope_fraction: the part of the state that rotates. norm: a norm of each head before out_proj.
+    """
+
+    d_model: int
+    d_state: int = 128
+    expand: int = 2
+    headdim: int = 64
+    ngroups: int = 1
+    rope_fraction: float = 0.5
+    chunk_size: int = 64
+    norm: bool = False
+    ssm_dtype: str = "fp32"
+
+    component = "mamba3"
+    d_inner = property(lambda self: self.expand * self.d_model)
+    nheads = property(lambda self: self.d_inner // self.headdim)
+    n_angles = property(lambda self: int(self.d_state * self.rope_fraction) // 2)
+    # z, x; B, C; the step, the decay and the trapezoid's weight of each head; the angles
+    d_in_proj = property(
+        lambda self: (
+            2 * self.d_inner + 2 * self.ngroups * self.d_state + 3 * self.nheads + self.n_angles
+        )
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.divides("headdim", "d_inner")
+        self.divides("ngroups", "nheads")
+        choose("ssm_dtype", self.ssm_dtype, ("", *BITS))
+        if self.rope_fraction not in (0.5, 1.0):
+            raise ValueError(f"rope_fraction is {self.rope_fraction!r}, expected 0.5 or 1.0")
+        if self.n_angles < 1:
+            raise ValueError(f"d_state is {self.d_state}, expected at least 4: pairs of it rotate")
+
+    @property
+    def state(self):
+        return {
+            "angle": ("ssm", "b nheads n_angles", self.ssm_dtype),
+            "ssm": ("ssm", "b nheads headdim d_state", self.ssm_dtype),
+            "last_B": ("conv", "b nheads d_state", ""),
+            "last_x": ("conv", "b nheads headdim", ""),
+        }
+
+    def size(self, run):
+        outer = super().size(run)
+        chunks = {"c": ceil(run.l / self.chunk_size), "q": self.chunk_size, "k": self.chunk_size}
+        return lambda axis: chunks[axis] if axis in chunks else outer(axis)
+
+    def ops(self, run):
+        heads, x, B = "b l nheads", "b l nheads headdim", "b l nheads d_state"
+        group = "b l ngroups d_state"
+        one_by_one = run.l == 1 or run.scan == "recurrent"
+        return [
+            Op("in_proj.weight", "b l d_model, d_model d_in_proj -> b l d_in_proj"),
+            Op("dt_bias", f"{heads}, nheads -> {heads}"),
+            Op("dt_A", f"{heads}, {heads} -> {heads}"),
+            Op("turn", f"{heads}, b l n_angles -> {heads} n_angles"),
+            *(Op(f"{t}_norm.weight", f"{group}, d_state -> {group}") for t in "BC"),
+            *(Op(f"{t}_bias", f"{B}, nheads d_state -> {B}") for t in "BC"),
+            *(self.recurrence() if one_by_one else self.trapezoid_in_chunks()),
+            Op("D", f"{x}, nheads + {x} -> {x}"),
+            *[Op("norm.weight", f"{x}, nheads headdim -> {x}")] * self.norm,
+            Op("gate", f"{x}, {x} -> {x}"),
+            Op("out_proj.weight", "b l d_inner, d_inner d_model -> b l d_model"),
+        ]
+
+    def trapezoid_in_chunks(self) -> list[Op]:
+        """A token's weight for those after it is not that for itself: the output is corrected."""
+        heads, x, B = "b l nheads", "b l nheads headdim", "b l nheads d_state"
+        return [
+            Op("weight_x", f"{heads}, {x} -> {x}"),
+            *chunked("nheads", ""),
+            Op("self", f"{B}, {B} -> {heads}", kind="elementwise"),
+            Op("correct", f"{heads}, {x} + {x} -> {x}"),
+        ]
+
+    def recurrence(self) -> list[Op]:
+        """Write the last token with its share, decay, write the new one with its own, read."""
+        heads, x, B = "b l nheads", "b l nheads headdim", "b l nheads d_state"
+        h = "b l nheads headdim d_state"
+        return [
+            Op("weight_x", f"{heads}, {x} -> {x}"),
+            Op("weight_last_x", f"{heads}, {x} -> {x}"),
+            Op("write_last", f"{x}, {B} + {h} -> {h}"),
+            Op("write", f"{x}, {B} -> {h}"),
+            Op("carry", f"{heads}, {h} + {h} -> {h}"),
+            Op("read", f"{h}, {B} -> {x}"),
+        ]
