@@ -54,35 +54,45 @@ def ssd_chunked(
     chunk_size: int = 64,
     seq_idx: Int[Tensor, "b l"] | None = None,
 ) -> tuple[Float[Tensor, "b l h p"], Float[Tensor, "b h p n"]]:
-    """The same in chunks: attention with a decaying mask inside a chunk, a state between chunks.
+    """The same in chunks, for training and for prompts."""
+    return weighted_chunks(x, dt, dt * A, B, C, state, chunk_size, seq_idx)
+
+
+def weighted_chunks(
+    x: Float[Tensor, "b l h p"],
+    weight: Float[Tensor, "b l h"],
+    a: Float[Tensor, "b l h"],
+    B: Float[Tensor, "b l g n"],
+    C: Float[Tensor, "b l g n"],
+    state: Float[Tensor, "b h p n"],
+    chunk_size: int = 64,
+    seq_idx: Int[Tensor, "b l"] | None = None,
+) -> tuple[Float[Tensor, "b l h p"], Float[Tensor, "b h p n"]]:
+    """h' = exp(a) h + weight x B: attention with a decaying mask inside a chunk, a state between.
 
     One chunk after the other, so that what a chunk needs stays in a CPU's cache.
     """
     g, ys = B.shape[2], []
     x = rearrange(x, "b l (g r) p -> b g r l p", g=g)
-    dt, a = (rearrange(t, "b l (g r) -> b g r l", g=g) for t in (dt, dt * A))
+    weight, a = (rearrange(t, "b l (g r) -> b g r l 1", g=g) for t in (weight, a))
     B, C = (rearrange(t, "b l g n -> b g 1 l n") for t in (B, C))
     h = rearrange(state, "b (g r) p n -> b g r n p", g=g)
     later = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=x.device).triu(1)
-    docs = documents(seq_idx, chunk_size) if seq_idx is not None else None
-    along = ((x, 3), (dt, 3), (a, 3), (B, 3), (C, 3))
-    for i, (xc, dtc, ac, Bc, Cc) in enumerate(
-        zip(*(t.split(chunk_size, d) for t, d in along), strict=True)
-    ):
-        k = ac.shape[-1]
-        xc = xc * dtc[..., None]
-        ac = ac.cumsum(-1)  # log decay since the chunk began
-        start, end, through = ac.exp(), (ac[..., -1:] - ac).exp(), ac[..., -1:].exp()
-        unseen = later[:k, :k]
+    docs = None if seq_idx is None else documents(seq_idx, chunk_size)
+    parts = zip(*(t.split(chunk_size, 3) for t in (x, weight, a, B, C)), strict=True)
+    for i, (x_i, weight_i, a_i, B_i, C_i) in enumerate(parts):
+        k = x_i.shape[3]
+        a_i = a_i.cumsum(3)  # log decay since the chunk began
+        last = a_i[..., -1:, :]
+        start, end, through, unseen = a_i.exp(), (last - a_i).exp(), last.exp(), later[:k, :k]
         if docs is not None:
-            unseen = unseen | ~docs.pairs[:, i, None, None, :k, :k]
-            start, end = (
-                start * docs.start[:, i, None, None, :k],
-                end * docs.end[:, i, None, None, :k],
-            )
-            through = through * docs.through[:, i, None, None, None]
-        decay = (ac[..., :, None] - ac[..., None, :]).masked_fill_(unseen, -torch.inf).exp_()
-        y = ((Cc @ Bc.mT) * decay) @ xc + (Cc @ h) * start[..., None]
+            pairs, own_start, own_end, whole = (t[:, i, None, None] for t in docs)
+            unseen = unseen | ~pairs[..., :k, :k]
+            start, end = start * own_start[..., :k, None], end * own_end[..., :k, None]
+            through = through * whole[..., None, None]
+        x_i = x_i * weight_i
+        decay = (a_i - a_i.mT).masked_fill_(unseen, -torch.inf).exp_()
+        y = ((C_i @ B_i.mT) * decay) @ x_i + (C_i @ h) * start
         ys.append(rearrange(y, "b g r q p -> b q (g r) p"))
-        h = h * through[..., None] + Bc.mT @ (xc * end[..., None])
+        h = h * through + B_i.mT @ (x_i * end)
     return torch.cat(ys, 1), rearrange(h, "b g r n p -> b (g r) p n")
