@@ -8,6 +8,9 @@ from torch.utils.flop_counter import flop_registry
 
 from cookbook_lib.blocks.attention import Attention
 from cookbook_lib.blocks.deltanet import GatedDeltaNet
+from cookbook_lib.blocks.mamba1 import Mamba1
+from cookbook_lib.blocks.mamba2 import Mamba2
+from cookbook_lib.blocks.mamba3 import Mamba3
 from cookbook_lib.blocks.mlp import MLP
 from cookbook_lib.blocks.moe import MoE
 from cookbook_lib.blocks.rope import RoPE
@@ -21,6 +24,10 @@ DELTA = specs.GatedDeltaNet(
 TIME = specs.RWKV7(
     d_model=64, headdim=16, rank_w=8, rank_a=9, rank_v=10, rank_g=11, chunk_size=8, first=True
 )
+MAMBA1 = specs.Mamba1(d_model=64)
+HEADS = {f"{x}_proj.{y}": f"{x}_proj_{y}" for x, y in (("x", "weight"), ("dt", "weight"))}
+MAMBA2 = specs.Mamba2(d_model=64, d_state=24, headdim=16, chunk_size=8)
+MAMBA3 = specs.Mamba3(d_model=64, d_state=24, headdim=16, chunk_size=8)
 BLOCKS = {
     "gqa": (GQA, Attention),
     "wide mha": (GQA.but(d_in=128, n_kv_heads=4), Attention),
@@ -34,6 +41,19 @@ BLOCKS = {
         specs.MLP(d_model=64, d_ff=96, gated=False, names=(("up_proj", "c_fc"),)),
         MLP,
     ),
+    "mamba1": (MAMBA1, Mamba1),
+    "biased mamba1": (MAMBA1.but(bias=True, out_bias=False, conv_bias=False), Mamba1),
+    "mamba1 with norms": (MAMBA1.but(dt_norm=True, dt_rank=9), Mamba1),
+    "mamba1 of several heads": (
+        MAMBA1.but(nheads=2, names=(*HEADS.items(), ("dt_proj.bias", "dt_proj_bias"))),
+        Mamba1,
+    ),
+    "mamba1 of several heads, unnamed": (MAMBA1.but(nheads=2, d_ssm=48), Mamba1),
+    "mamba2": (MAMBA2, Mamba2),
+    "grouped mamba2": (MAMBA2.but(ngroups=4, bias=True, d_ssm=192), Mamba2),
+    "mamba2 without norm": (MAMBA2.but(norm=False, out_bias=True, conv_bias=False), Mamba2),
+    "mamba3": (MAMBA3, Mamba3),
+    "grouped mamba3": (MAMBA3.but(ngroups=2, rope_fraction=1.0, norm=True), Mamba3),
     "deltanet": (DELTA, GatedDeltaNet),
     "grouped deltanet": (DELTA.but(n_v_heads=6), GatedDeltaNet),
     "rwkv7": (TIME, RWKV7),
@@ -63,15 +83,21 @@ class Products(TorchDispatchMode):
         return out
 
 
-def products(spec, **run) -> list[int]:
-    """FLOPs of the rows that are products, as often as the module runs each.
+SSD = ("scores", "within", "chunk_state", "between")
+ONE_BY_ONE = {  # what each module runs for one chunk after the other, and how long its chunks are
+    Mamba1: (("read",), 16),
+    Mamba2: (SSD, MAMBA2.chunk_size),
+    Mamba3: (SSD, MAMBA3.chunk_size),
+    GatedDeltaNet: (("held", "chunk_state"), DELTA.chunk_size),
+    RWKV7: (("held", "chunk_state"), TIME.chunk_size),
+}
 
-    It visits chunks one by one where a chunk needs the state that the one before it left.
-    """
-    flops = []
+
+def products(spec, module: type | None = None, **run) -> list[int]:
+    """FLOPs of the rows that are products, as often as the module runs each."""
+    flops, (some, size) = [], ONE_BY_ONE.get(module, ((), 1))
     for row in spec.costs(**run):
-        each = row.op in ("held", "chunk_state") and run["l"] > 1
-        times = run["l"] // spec.chunk_size if each else 1
+        times = run["l"] // size if row.op in some and run["l"] > 1 else 1
         flops += [row.flops // times] * times * (row.kind in ("matmul", "conv", "solve"))
     return sorted(flops)
 
@@ -101,7 +127,7 @@ def test_products_of_many_tokens(pair):
     x, given = inputs(spec, 32)
     with Products() as ran, sdpa_kernel(SDPBackend.MATH):
         module(x, **given)
-    assert sorted(ran.flops) == products(spec, b=2, l=32)
+    assert sorted(ran.flops) == products(spec, type(module), b=2, l=32)
 
 
 def test_products_of_one_token(pair):
@@ -114,7 +140,7 @@ def test_products_of_one_token(pair):
         given["start"] = 7
     with Products() as ran, sdpa_kernel(SDPBackend.MATH):
         module(x, **given)
-    assert sorted(ran.flops) == products(spec, b=2, l=1, s=8)
+    assert sorted(ran.flops) == products(spec, type(module), b=2, l=1, s=8)
 
 
 def test_rope_adds_no_weight_and_no_product():

@@ -82,16 +82,17 @@ def weighted_chunks(
     parts = zip(*(t.split(chunk_size, 3) for t in (x, weight, a, B, C)), strict=True)
     for i, (x_i, weight_i, a_i, B_i, C_i) in enumerate(parts):
         k = x_i.shape[3]
-        a_i = a_i.cumsum(3)  # log decay since the chunk began
+        a_i = a_i.double().cumsum(3)  # log decay since the chunk began; differences are taken of it
         last = a_i[..., -1:, :]
-        start, end, through, unseen = a_i.exp(), (last - a_i).exp(), last.exp(), later[:k, :k]
+        start, end, through, gap = (t.to(x.dtype) for t in (a_i, last - a_i, last, a_i - a_i.mT))
+        start, end, through, unseen = start.exp(), end.exp(), through.exp(), later[:k, :k]
         if docs is not None:
             pairs, own_start, own_end, whole = (t[:, i, None, None] for t in docs)
             unseen = unseen | ~pairs[..., :k, :k]
             start, end = start * own_start[..., :k, None], end * own_end[..., :k, None]
             through = through * whole[..., None, None]
         x_i = x_i * weight_i
-        decay = (a_i - a_i.mT).masked_fill_(unseen, -torch.inf).exp_()
+        decay = gap.masked_fill_(unseen, -torch.inf).exp_()
         y = ((C_i @ B_i.mT) * decay) @ x_i + (C_i @ h) * start
         ys.append(rearrange(y, "b g r q p -> b q (g r) p"))
         h = h * through + B_i.mT @ (x_i * end)

@@ -28,10 +28,16 @@ def trapezoid_step(
 ) -> tuple[Float[Tensor, "b h p"], State]:
     """One token: its output and the new state. a: log of the decay."""
     h, last_B, last_x = state
-    h = h + einsum("bhp, bhn -> bhpn", ((1 - share) * dt)[..., None] * last_x, last_B)
-    new = einsum("bhp, bhn -> bhpn", (share * dt)[..., None] * x, B)
-    h = h * a.exp()[..., None, None] + new
+    h = h + written(last_x, (1 - share) * dt, last_B)
+    h = h * a.exp()[..., None, None] + written(x, share * dt, B)
     return einsum("bhpn, bhn -> bhp", h, C), (h, B, x)
+
+
+def written(
+    x: Float[Tensor, "b h p"], weight: Float[Tensor, "b h"], B: Float[Tensor, "b h n"]
+) -> Float[Tensor, "b h p n"]:
+    """What a token adds to the state."""
+    return (weight[..., None] * x)[..., None] * B[..., None, :]
 
 
 def trapezoid_recurrent(
@@ -71,7 +77,7 @@ def trapezoid_chunked(
     if seq_idx is not None:
         same = seq_idx[:, 1:] == seq_idx[:, :-1]
         lent = torch.cat([lent[:, :1], lent[:, 1:] * same[..., None]], 1)
-    h = h + einsum("bhp, bhn -> bhpn", lent[:, 0, :, None] * last_x, last_B)
+    h = h + written(last_x, lent[:, 0], last_B)
     got = torch.cat([lent[:, 1:], torch.zeros_like(lent[:, :1])], 1)  # from the token after
     y, h = weighted_chunks(x, share * dt + got, a, B, C, h, chunk_size, seq_idx)
     y = y - (got * (B * C).sum(-1))[..., None] * x
