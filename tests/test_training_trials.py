@@ -55,12 +55,13 @@ def test_a_trial_learns_and_its_seed_fixes_it():
 def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, "TASKS", {"recall": TASK})
     kept = {"attention": mixers(TASK.vocab)["attention"]}
-    monkeypatch.setattr(experiments, "cases", lambda: [("mixers", "recall", kept)])
+    one = experiments.Experiment("mixers", "recall", 200, kept)
+    monkeypatch.setattr(experiments, "cases", lambda: [one])
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
-    experiments.train_tasks(whole, seeds=2, steps=20, threads=1)
+    experiments.train_tasks(whole, seeds=2, scale=0.1, threads=1)
     lines = whole.read_text().splitlines()
     cut.write_text(lines[0] + "\n" + lines[1][:30])  # killed while it wrote the second line
-    experiments.train_tasks(cut, seeds=2, steps=20, threads=1)
+    experiments.train_tasks(cut, seeds=2, scale=0.1, threads=1)
 
     def results(path):
         rows = map(json.loads, path.read_text().splitlines())
