@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import write
+from tiny import one_thread, write  # noqa: F401 (a fixture)
 
 from cookbook_lib.blocks import checkpoint
 from cookbook_lib.blocks.checkpoint import load_checkpoint

@@ -1,19 +1,24 @@
 """Our models give the logits of transformers' from the checkpoints that it saves: whole sequences,
 with a cache, padded, packed; and their parameters are those that the specs count."""
 
+from dataclasses import replace
 from functools import cache
+from math import inf
 
 import pytest
 import torch
-from tiny import CHECKPOINTS, write
+from tiny import CHECKPOINTS, one_thread, write  # noqa: F401 (a fixture)
 
 from cookbook_lib.blocks.checkpoint import load_checkpoint
 from cookbook_lib.blocks.models import Residual, build
+from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.configs import from_dict
 
 LENGTH, PROMPT, PADDING = 13, 7, 4
 STEPS_CLAMPED = ("zamba2 clamped", "mamba2 clamped")  # not by transformers' single step, by ours
+ONE_OF_EACH = ("mistral", "mixtral", "jamba", "falcon_mamba", "mamba2 groups, tied", "zamba")
+ONE_OF_EACH += ("zamba2 groups, rope, lora", "zamba2 biased, two blocks")
 PADDING_SPEAKS = ("mamba biased", "zamba2 biased, two blocks")  # in transformers, through the bias
 
 
@@ -34,13 +39,9 @@ def pair(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def small():
-    """No gradients, and one thread: more only get into each other's way in so small products."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def no_grad():
     with torch.no_grad():
         yield
-    torch.set_num_threads(threads)
 
 
 def draw(b: int = 2, l: int = LENGTH) -> torch.Tensor:
@@ -109,7 +110,7 @@ def test_left_padding(name, pair):
     assert error(cached(ours, tokens, range(1, LENGTH), mask)[mask], want) < 1e-5
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_padding_contributes_nothing(name, pair):
     _, ours = pair(name)
     tokens = draw()
@@ -117,7 +118,7 @@ def test_padding_contributes_nothing(name, pair):
     assert error(ours(tokens, mask=padding())[:1, PADDING:], alone) < 1e-5
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_packed_documents_do_not_see_each_other(name, pair):
     _, ours = pair(name)
     tokens = draw()
@@ -141,7 +142,7 @@ def build_like(model):
     return type(model)(model.spec, model.options)
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_bf16_runs_with_and_without_a_cache(name, pair):
     """Dtypes fit together in every form; the values are as near as bf16 lets them be."""
     _, exact = pair(name)
@@ -156,7 +157,7 @@ def test_bf16_runs_with_and_without_a_cache(name, pair):
         assert near.median() > 0.99
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_every_parameter_gets_a_gradient(name, pair):
     _, ours = pair(name)
     with torch.enable_grad():
@@ -164,6 +165,45 @@ def test_every_parameter_gets_a_gradient(name, pair):
         model(draw()).square().mean().backward()
     idle = [k for k, p in model.named_parameters() if p.grad is None]
     assert not idle
+
+
+@pytest.mark.parametrize("name", ("qwen3", "jamba", "zamba", "zamba2 groups, rope, lora"))
+def test_every_weight_matters(name, pair):
+    """Else equal logits would prove little."""
+    _, ours = pair(name)
+    tokens = draw(2, 9)
+    want, idle, random = ours(tokens), [], torch.Generator().manual_seed(0)
+    for key, p in ours.named_parameters():
+        kept = p.clone()
+        p.add_(0.3 * torch.randn(p.shape, generator=random))
+        if error(ours(tokens), want) < 1e-4:
+            idle.append(key)
+        p.copy_(kept)
+    assert not idle
+
+
+OPTIONS = (
+    ("llama", {"rope": None}),
+    ("llama", {"eps": 1e-3}),
+    ("llama", {"activation": "gelu"}),
+    ("llama tied, biased, llama3", {"rope": RoPE(theta=1e3)}),
+    ("jamba", {"normalise": True}),
+    ("falcon_mamba", {"plain_norms": False}),
+    ("mamba2 clamped", {"dt_limit": (0.0, inf)}),
+    ("zamba", {"scale": None}),
+    ("zamba2 two blocks, rope", {"scale": None}),
+    ("zamba2 two blocks, rope", {"rope": None}),
+    ("zamba2 two blocks, rope", {"activation": "relu"}),
+    ("zamba2 clamped", {"dt_limit": (0.0, inf)}),
+)
+
+
+@pytest.mark.parametrize("name, change", OPTIONS)
+def test_every_option_matters(name, change, pair):
+    _, ours = pair(name)
+    other = type(ours)(ours.spec, replace(ours.options, **change))
+    other.load_state_dict(ours.state_dict())
+    assert error(other(draw()), ours(draw())) > 1e-4
 
 
 RUNNABLE = [
