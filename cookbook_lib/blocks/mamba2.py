@@ -92,7 +92,7 @@ class Mamba2(Named):
         else:
             x, B, C = exact(x), exact(B), exact(C)
             zeros = x.new_zeros(len(x), *x.shape[2:], B.shape[-1])
-            held = zeros if state is None else exact(state)
+            held = zeros if state is None else state.to(x.dtype)
             y, last = ssd_chunked(x, dt, A, B, C, held, size, seq_idx)
         if state is not None:
             state.copy_(last)

@@ -5,7 +5,7 @@ published checkpoints; a shared block is made once and used often. A family adds
 one layer are wired: `layer`. Axes: b sequences, l new tokens, n tokens so far, d d_model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -34,12 +34,16 @@ Layer = dict[str, Use]  # what each block is in its layer -> the block: "mamba",
 
 @dataclass
 class Pass:
-    """One forward pass: its place in the sequence, what is padding, the states it goes on with."""
+    """One forward pass: its place in the sequence, what is padding, the states it goes on with.
+
+    shared: what the first layer of RWKV-7 tells the others.
+    """
 
     start: int = 0
     cache: Cache | None = None
     mask: Bool[Tensor, "b l"] | None = None
     seq_idx: Int[Tensor, "b l"] | None = None
+    shared: dict[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, use: Use, x: Float[Tensor, "b l d"], **extra) -> Float[Tensor, "b l e"]:
         """Run one block; one that mixes tokens gets its state and is told what to leave out."""
@@ -50,6 +54,8 @@ class Pass:
             extra |= {"start": self.start, "mask": self.seen(x.shape[1])}
         else:
             extra["mask"] = self.mask
+        if isinstance(use.spec, specs.RWKV7):
+            extra["shared"] = self.shared
         return use.module(x, state, seq_idx=self.seq_idx, **extra)
 
     def seen(self, l: int) -> Bool[Tensor, "b n"] | None:

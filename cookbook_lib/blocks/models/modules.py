@@ -4,11 +4,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cookbook_lib.blocks.attention import Attention
+from cookbook_lib.blocks.deltanet import GatedDeltaNet
 from cookbook_lib.blocks.mamba1 import Mamba1
 from cookbook_lib.blocks.mamba2 import Mamba2
+from cookbook_lib.blocks.mamba3 import Mamba3
 from cookbook_lib.blocks.mlp import MLP
 from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.blocks.moe import MoE
+from cookbook_lib.blocks.rwkv7 import RWKV7, RWKV7ChannelMix
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Block
 
@@ -74,4 +77,12 @@ def make(spec: Block, options: Options) -> nn.Module:
             return Mamba1(spec, inside, plain_norms=o.plain_norms)
         case specs.Mamba2():
             return Mamba2(spec, inside, dt_limit=o.dt_limit)
-    raise ValueError(f"{spec.component} is a block that models cannot run yet")
+        case specs.Mamba3():
+            return Mamba3(spec, inside)
+        case specs.GatedDeltaNet():
+            return GatedDeltaNet(spec, inside)
+        case specs.RWKV7():
+            return RWKV7(spec, inside)
+        case specs.RWKV7ChannelMix():
+            return RWKV7ChannelMix(spec)
+    raise ValueError(f"{spec.component} is a block that models cannot run")
