@@ -13,7 +13,7 @@
 # %% [markdown]
 # # State-space models: what does a state remember?
 #
-# **Goal.** Run one recurrence in three ways, say how long a state keeps a token and how many
+# **Goal.** Run one recurrence in three ways; say how long a state keeps a token and how many
 # facts fit into it, and tell Mamba-1, Mamba-2, Mamba-3, RWKV-7 and gated DeltaNet apart.
 # **Needs** a CPU and a few seconds. Nothing is trained here.
 #
@@ -125,9 +125,9 @@ assert rounds == (l - 1).bit_length()
 # ## Mamba-2: the same as a matrix
 #
 # Mamba-2 ([arXiv:2405.21060](https://arxiv.org/abs/2405.21060)) gives up one freedom: $A$ is one
-# number for a whole head, not one for each channel and state. In return the state can be larger:
-# `d_state` is 128 rather than 16. Now the decay of a head is one number for each token, and the
-# whole recurrence is a matrix, applied to $\Delta x$:
+# number for a whole head, not one for each channel and state. In return the state can be
+# larger. The decay of a head is now one number for each token, and the whole recurrence is a
+# matrix, applied to $\Delta x$:
 #
 # $$ y = (L \circ C B^{\top})\, \Delta x, \qquad
 # L_{ij} = e^{\Delta_{j+1} A + \dots + \Delta_i A} \text{ for } i \ge j, \text{ else } 0 $$
@@ -394,7 +394,7 @@ for n in (8, 32, 64, 128, 256):
     rows[-1] |= {"delta rule": round(mean["delta rule"], 3)}
     rows[-1] |= {"best": round(mean["best matrix"], 3), "1 - d/n": closed["best matrix"]}
     rows[-1] |= {"softmax": round(mean["softmax"], 4)}
-    rows[-1] |= {"numbers in the state": d * d, "in the cache": 2 * d * n}
+    rows[-1] |= {"state holds": d * d, "cache holds": 2 * d * n}
     assert all(abs(mean[name] - value) < 0.02 for name, value in closed.items())
     assert mean["best matrix"] <= min(mean["sum"], mean["delta rule"])
 assert rows[-1]["softmax"] < 0.01 and named["softmax", 512].min() == 1
@@ -403,11 +403,12 @@ table(rows)
 
 # %% [markdown]
 # This is why a hybrid has attention. A state has room for a number of facts that its size sets, and
-# beyond that all of them blur. A cache grows instead: the last two columns are what each holds. It
-# is a limit for random keys; a trained model chooses its keys, and need not store everything.
+# beyond that all of them blur. A cache grows instead: the last two columns count the numbers that
+# each one holds. The limit is one for random keys. A trained model chooses its keys, and need not
+# store everything.
 #
-# And why is the delta rule, of all things, the worst when the state is too full? Because it is not
-# asked for everything equally well. Look at how much of each value is in the answer, by age:
+# And why is the delta rule, of all things, the worst when the state is too full? Because it does
+# not keep all pairs equally well. Look at how much of each value is in the answer, by age:
 
 # %%
 n = 256
@@ -523,8 +524,8 @@ assert alike < 1e-10
 # Mamba-2 take the input at the end of a step. Mamba-3 takes both ends, weighed by a number
 # $\lambda$ that depends on the token:
 #
-# $$ h \leftarrow e^{\Delta A} h + (1 - \lambda)\, \Delta\, e^{\Delta A}\, x_{-} B_{-}
-# + \lambda\, \Delta\, x B $$
+# $$ h \leftarrow e^{\Delta A} \left( h + (1 - \lambda)\, \Delta\, x_{-} B_{-} \right) +
+# \lambda\, \Delta\, x B $$
 #
 # where $x_-$ and $B_-$ are those of the token before. $\lambda = 1$ is Mamba-2, and
 # $\lambda = \tfrac12$ the trapezoidal rule. It looks like a new scan. But each token is now written
@@ -640,7 +641,7 @@ table(rows)
 # **Good at**: long inputs at constant memory and time for each token; what can be summed up as it
 # goes by; local patterns and, by selection, ignoring noise. **Bad at**: looking up one of many
 # details that nobody announced as important; copying long passages word by word. A few attention
-# layers repair that, and that is a hybrid.
+# layers repair that, and make a [hybrid](140_hybrids.py).
 #
 # ## Exercises
 #
