@@ -538,15 +538,14 @@ for name in ("zamba-7b-v1", "zamba2-2.7b", "jamba-v0.1", "falcon-h1-0.5b"):
     rows.append(
         {
             "model": spec.name,
-            "layers": len(spec.pattern),
-            "attend": len(uses),
+            "attend": f"{len(uses)} of {len(spec.pattern)}",
             "stored": len({n for n, _ in uses}),
             "read": f"{uses[0][1].d_x // uses[0][1].d_model} d",
             "KV, bytes/token": spec.state_bytes("kv", s=1),
             "stored / used, B": f"{spec.params() / 1e9:.2f} / {spec.params_used() / 1e9:.2f}",
         }
     )
-assert [row["attend"] for row in rows] == [13, 9, 4, 36]
+assert [row["attend"] for row in rows] == ["13 of 76", "9 of 54", "4 of 32", "36 of 36"]
 assert [row["stored"] for row in rows] == [1, 2, 4, 36]
 kv = [row["KV, bytes/token"] for row in rows]
 assert max(kv) == kv[0] and min(kv) == kv[2]
