@@ -56,6 +56,7 @@ from cookbook_lib.plots import table
 
 plots.use()
 torch.manual_seed(0)
+torch.set_num_threads(1)  # the tensors are small: two threads would wait for each other
 plots.model(preset("mamba2-2.7b"))
 
 
@@ -129,8 +130,10 @@ assert rounds == (l - 1).bit_length()
 # larger. The decay of a head is now one number for each token, and the whole recurrence is a
 # matrix, applied to $\Delta x$:
 #
-# $$ y = (L \circ C B^{\top})\, \Delta x, \qquad
-# L_{ij} = e^{\Delta_{j+1} A + \dots + \Delta_i A} \text{ for } i \ge j, \text{ else } 0 $$
+# $$
+# y = (L \circ C B^{\top})\, \Delta x, \qquad
+# L_{ij} = e^{\Delta_{j+1} A + \dots + \Delta_i A} \text{ for } i \ge j, \text{ else } 0
+# $$
 #
 # This is attention without softmax: $C$ are the queries, $B$ the keys, $x$ the values, and the
 # mask $L$ fades. That is *state space duality*, SSD.
@@ -382,15 +385,16 @@ plots.show(
 # On the left, 0 is exact and 1 knows nothing. On the right, the answer need not be exact, only
 # nearest to the right one of all values that were stored; a language model that says one of a few
 # words asks no more. Two of the curves on the left are known in closed form. Keys in $d$ dimensions
-# overlap by $1/d$, squared, on average, so the others add a noise of $(n - 1)/d$ to a sum. And a
-# matrix of rank $d$ explains $d$ of $n$ random values.
+# overlap by $1/d$, squared, on average, so the others add a noise of $(n - 1)/d$ to a sum: an error
+# of $(n - 1)/(n - 1 + d)$ once the answer is scaled at its best. And a matrix of rank $d$ explains
+# $d$ of $n$ random values, so that $1 - d/n$ is left.
 
 # %%
 rows = []
 for n in (8, 32, 64, 128, 256):
     mean = {name: error[name, n].mean().item() for name in names}
     closed = {"sum": (n - 1) / (n - 1 + d), "best matrix": max(0.0, 1 - d / n)}
-    rows.append({"pairs": n, "sum": round(mean["sum"], 3), "formula": round(closed["sum"], 3)})
+    rows.append({"pairs": n, "sum": round(mean["sum"], 3), "closed form": round(closed["sum"], 3)})
     rows[-1] |= {"delta rule": round(mean["delta rule"], 3)}
     rows[-1] |= {"best": round(mean["best matrix"], 3), "1 - d/n": closed["best matrix"]}
     rows[-1] |= {"softmax": round(mean["softmax"], 4)}
@@ -524,8 +528,10 @@ assert alike < 1e-10
 # Mamba-2 take the input at the end of a step. Mamba-3 takes both ends, weighed by a number
 # $\lambda$ that depends on the token:
 #
-# $$ h \leftarrow e^{\Delta A} \left( h + (1 - \lambda)\, \Delta\, x_{-} B_{-} \right) +
-# \lambda\, \Delta\, x B $$
+# $$
+# h \leftarrow e^{\Delta A} \left( h + (1 - \lambda)\, \Delta\, x_{-} B_{-} \right) +
+# \lambda\, \Delta\, x B
+# $$
 #
 # where $x_-$ and $B_-$ are those of the token before. $\lambda = 1$ is Mamba-2, and
 # $\lambda = \tfrac12$ the trapezoidal rule. It looks like a new scan. But each token is now written
