@@ -5,9 +5,12 @@ Axes: b batch, l tokens, q and k positions in a chunk, h heads, g groups of head
 C, r heads of a group, p headdim, n d_state.
 """
 
+from math import log
+
 import torch
+import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum
 
 from cookbook_lib.blocks.chunks import documents
@@ -82,18 +85,32 @@ def weighted_chunks(
     parts = zip(*(t.split(chunk_size, 3) for t in (x, weight, a, B, C)), strict=True)
     for i, (x_i, weight_i, a_i, B_i, C_i) in enumerate(parts):
         k = x_i.shape[3]
-        a_i = a_i.double().cumsum(3)  # log decay since the chunk began; differences are taken of it
-        last = a_i[..., -1:, :]
-        start, end, through, gap = (t.to(x.dtype) for t in (a_i, last - a_i, last, a_i - a_i.mT))
-        start, end, through, unseen = start.exp(), end.exp(), through.exp(), later[:k, :k]
+        a_i = (a_i.double() / log(2)).cumsum(3)  # decay since the chunk began, as a power of 2
+        last, unseen = a_i[..., -1:, :], later[:k, :k]
+        start, end, through = (power(t.to(x.dtype, copy=True)) for t in (a_i, last - a_i, last))
         if docs is not None:
             pairs, own_start, own_end, whole = (t[:, i, None, None] for t in docs)
             unseen = unseen | ~pairs[..., :k, :k]
             start, end = start * own_start[..., :k, None], end * own_end[..., :k, None]
             through = through * whole[..., None, None]
         x_i = x_i * weight_i
-        decay = gap.masked_fill_(unseen, -torch.inf).exp_()
+        decay = power((a_i - a_i.mT).to(x.dtype), unseen)
         y = ((C_i @ B_i.mT) * decay) @ x_i + (C_i @ h) * start
         ys.append(rearrange(y, "b g r q p -> b q (g r) p"))
         h = h * through + B_i.mT @ (x_i * end)
     return torch.cat(ys, 1), rearrange(h, "b g r n p -> b (g r) p n")
+
+
+def power(
+    gap: Float[Tensor, "*shape k"], unseen: Bool[Tensor, "..."] | None = None
+) -> Float[Tensor, "*shape k"]:
+    """2 ** gap in its place, or 0 if that is below 2 ** -64 or unseen.
+
+    So little would be lost in any sum, but the products of so little are numbers that CPUs multiply
+    a hundred times slower. What is 0 here has no gradient either: so no need to record it.
+    """
+    with torch.no_grad():
+        F.threshold_(gap, -64.0, -torch.inf)
+        if unseen is not None:
+            gap.masked_fill_(unseen, -torch.inf)
+    return gap.exp2_()
