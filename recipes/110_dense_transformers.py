@@ -35,6 +35,7 @@ from cookbook_lib.calculators.presets import preset
 from cookbook_lib.plots import table
 
 plots.use()
+torch.set_num_threads(1)  # the blocks are too small for two
 torch.manual_seed(0)
 llama = preset("llama-3.1-8b")
 plots.model(llama)
