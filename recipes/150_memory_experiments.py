@@ -173,8 +173,9 @@ for idea in ("no LoRA", "no concatenation", "a block for each use"):
 assert mean(whole) > mean(alone)
 
 # %% [markdown]
-# The shared block is what makes copying possible at all; alone, Mamba-2 stays behind. Whether LoRA, concatenation and sharing help is said by the
-# lines above: where a change is smaller than what the seeds alone do, it cannot be seen here.
+# The shared block is what makes copying possible at all; alone, Mamba-2 stays behind. Whether LoRA,
+# concatenation and sharing help is said by the lines above: where a change is smaller than what the
+# seeds alone do, it cannot be seen here.
 #
 # ## What a tiny model can show, and what it cannot
 #
