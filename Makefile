@@ -9,6 +9,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,11 +34,13 @@ clean: ## Delete everything that was built, .venv included
 	rm -rf $(VENV) build site .pytest_cache .ruff_cache .hypothesis
 	find cookbook_lib recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# mamba-ssm is built without its kernels: the tests compare with its references in plain PyTorch.
 # `installing` exists while pip runs: if it is there at the start, the last set-up was interrupted.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, $(PYTHON) is %d.%d: make PYTHON=/path/to/python3" % sys.version_info[:2])'
 	@if [ -e $(VENV)/installing ]; then rm -rf $(VENV); fi
 	$(PYTHON) -m venv $(VENV)
 	@rm -f $(READY) && touch $(VENV)/installing
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
+	MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE $(PIP) --no-build-isolation --no-deps mamba-ssm
 	@mv $(VENV)/installing $(READY)

@@ -119,7 +119,14 @@ for k, name in enumerate(names):
     at = [i + 0.25 * (k - 1) for i in range(len(TASKS))]
     values = [by_mixer[task, name] for task in TASKS]
     error = [stdev(v) for v in values]
-    ax.bar(at, [mean(v) for v in values], 0.23, yerr=error, label=name, error_kw={"lw": 1})
+    ax.bar(
+        at,
+        [mean(v) for v in values],
+        0.23,
+        yerr=error,
+        label=name,
+        error_kw={"lw": 1, "ecolor": plots.INK},
+    )
 ax.set_xticks(range(len(TASKS)), list(TASKS))
 ax.set(ylabel="share answered right", ylim=(0, 1.1))
 ax.grid(axis="x")
@@ -154,7 +161,14 @@ params = {r["model"]: r["params"] for r in rows if r["experiment"] == "ablations
 fig, ax = plt.subplots()
 for k, idea in enumerate(ideas):
     values = by_idea["copying", idea]
-    ax.barh(k, mean(values), 0.7, xerr=stdev(values), color="C0", error_kw={"lw": 1})
+    ax.barh(
+        k,
+        mean(values),
+        0.7,
+        xerr=stdev(values),
+        color="C0",
+        error_kw={"lw": 1, "ecolor": plots.INK},
+    )
     ax.annotate(f"{params[idea] / 1e3:.0f} k", (0.01, k), color="white", va="center")
 ax.set_yticks(range(len(ideas)), ideas)
 ax.invert_yaxis()
@@ -170,12 +184,12 @@ for idea in ("no LoRA", "no concatenation", "a block for each use"):
     spread = max(stdev(whole), stdev(by_idea["copying", idea]))
     seen = "more" if abs(change) > 2 * spread else "less"
     print(f"{idea}: {change:+.2f}, {seen} than twice the deviation between seeds ({spread:.2f})")
-assert mean(whole) > mean(alone)
+assert max(alone) < 0.6 and max(whole) > 0.9
 
 # %% [markdown]
-# The shared block is what makes copying possible at all; alone, Mamba-2 stays behind. Whether LoRA,
-# concatenation and sharing help is said by the lines above: where a change is smaller than what the
-# seeds alone do, it cannot be seen here.
+# With a shared block some runs copy nearly all letters, which Mamba-2 alone does in none. Whether
+# LoRA, concatenation and sharing help is said by the lines above: where a change is smaller than
+# what the seeds alone do, it cannot be seen here.
 #
 # ## What a tiny model can show, and what it cannot
 #

@@ -141,13 +141,13 @@ def test_an_interrupted_set_up_is_begun_again_and_a_finished_one_is_not(make, tm
     code, _, log = make("false")
     assert code and log == "venv pip\n"
     code, _, log = make("true")
-    assert code == 0 and log == "venv pip\nruff\n"  # the half made .venv was thrown away
+    assert code == 0 and log == "venv pip\npip\nruff\n"  # the half made .venv was thrown away
     code, _, log = make("true")
     assert code == 0 and log == "ruff\n"
     later = (tmp_path / ".venv/installed").stat().st_mtime + 10
     os.utime(tmp_path / "constraints.txt", (later, later))
     code, _, log = make("true")
-    assert code == 0 and log == "kept pip\nruff\n"
+    assert code == 0 and log == "kept pip\npip\nruff\n"
 
 
 def test_an_old_python_gets_one_clear_line(make):
