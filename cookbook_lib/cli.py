@@ -17,7 +17,10 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "cost": "cookbook_lib.commands.cost:cost",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
-    "bench": {"calculators": "cookbook_lib.benchmarks.calculators:bench_calculators"},
+    "bench": {
+        "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
+        "block": "cookbook_lib.benchmarks.blocks:bench_block",
+    },
 }
 
 
