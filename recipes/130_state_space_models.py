@@ -24,8 +24,11 @@
 
 # %%
 import inspect
+import json
 import warnings
 from math import log
+from pathlib import Path
+from statistics import median
 
 import matplotlib.pyplot as plt
 import torch
@@ -642,6 +645,33 @@ by_hand = 2 * width * 128 * four + (2 * width + 2 * 128) * taps * two
 assert layers["Mamba-2"].state_bytes(s=131072) == layers["Mamba-2"].state_bytes(s=1) == by_hand
 assert layers["attention, 8 of 32 heads"].state_bytes(s=131072) == 131072 * 2 * 8 * 64 * two
 table(rows)
+
+# %% [markdown]
+# ## How fast on a CPU
+#
+# The chunks of this chapter are what the library runs where no kernel is installed. These rows put
+# them beside what transformers runs there, with the same weights, in turn in one run. They were
+# made by `cookbook bench block mamba2 --against transformers --out FILE` and are in the repository.
+
+# %%
+here = Path("docs/data") if Path("docs/data").exists() else Path("../docs/data")
+measured = [json.loads(line) for line in (here / "blocks.jsonl").read_text().splitlines()]
+print({(r["device"], r["threads"], r["versions"]["torch"], r["date"][:10]) for r in measured})
+assert all(1 / median(r["ratios"]) > 3 for r in measured)
+table(
+    [
+        {
+            "block": r["block"],
+            "pass": r["pass"],
+            "ours, ms": round(1e3 * median(r["seconds"]["ours"])),
+            "transformers, ms": round(1e3 * median(r["seconds"]["theirs"])),
+            "times as fast": round(1 / median(r["ratios"]), 1),
+            "ours, peak MiB": round(r["peak_bytes"]["ours"] / 2**20),
+            "transformers, peak MiB": round(r["peak_bytes"]["theirs"] / 2**20),
+        }
+        for r in measured
+    ]
+)
 
 # %% [markdown]
 # **Good at**: long inputs at constant memory and time for each token; what can be summed up as it
