@@ -19,7 +19,6 @@ from cookbook_lib.commands.output import nbytes, print_table
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 SPECS = {"mamba1": specs.Mamba1, "mamba2": specs.Mamba2, "mamba3": specs.Mamba3}
 SIDES: dict[str, Callable[[Block], nn.Module]] = {"ours": ours, "theirs": theirs}
-CHUNK = 64  # as fast as any on CPUs; results do not depend on it
 
 
 def bench_block(
@@ -30,6 +29,8 @@ def bench_block(
     d_state: int | None = None,
     tokens: int = 4096,
     batch: int = 1,
+    chunk_size: int = 128,
+    their_chunk_size: int = 256,
     dtype: Literal["fp32", "bf16", "fp64"] = "fp32",
     device: Literal["cpu", "cuda"] = "cpu",
     threads: int | None = None,
@@ -50,6 +51,8 @@ def bench_block(
         d_state: numbers in the state for each channel; the block's usual count if not given
         tokens: tokens of each sequence
         batch: sequences
+        chunk_size: tokens of a chunk in Mamba-2 and 3, which changes speed but not results
+        their_chunk_size: the same for transformers; 256 is its default
         dtype: of weights and activations
         device: cpu or cuda
         threads: that PyTorch may use; what it takes by itself if not given
@@ -71,13 +74,16 @@ def bench_block(
         "d_state": d_state,
         "tokens": tokens,
         "batch": batch,
+        "chunk_size": chunk_size,
+        "their_chunk_size": their_chunk_size,
         "dtype": dtype,
         "device": device,
         "threads": torch.get_num_threads(),
     }
-    spec, x = prepared(setting)
+    specs_of, x = prepared(setting)
+    spec = specs_of["ours"]
     sides = ["ours"] + ["theirs"] * (against == "transformers")
-    modules = {side: SIDES[side](spec).to(x.device, x.dtype) for side in sides}
+    modules = {side: SIDES[side](specs_of[side]).to(x.device, x.dtype) for side in sides}
     difference = None
     if against == "transformers":
         modules["ours"].load_state_dict(modules["theirs"].state_dict())
@@ -109,14 +115,17 @@ def bench_block(
             file.writelines(json_format.dumps(r) + "\n" for r in results)
 
 
-def prepared(setting: dict) -> tuple[Block, Tensor]:
-    """The block's spec and an input."""
+def prepared(setting: dict) -> tuple[dict[str, Block], Tensor]:
+    """The block's spec as each side runs it, and an input."""
     sizes = {k: setting[k] for k in ("d_model", "d_state") if setting[k] is not None}
-    chunk = {} if setting["block"] == "mamba1" else {"chunk_size": CHUNK}
-    spec = SPECS[setting["block"]](**sizes, **chunk)
+    spec = SPECS[setting["block"]](**sizes)
+    both = {"ours": spec, "theirs": spec}
+    if hasattr(spec, "chunk_size"):
+        both["ours"] = spec.but(chunk_size=setting["chunk_size"])
+        both["theirs"] = spec.but(chunk_size=setting["their_chunk_size"])
     torch.manual_seed(0)
     x = torch.randn(setting["batch"], setting["tokens"], spec.d_model)
-    return spec, x.to(setting["device"], DTYPES[setting["dtype"]])
+    return both, x.to(setting["device"], DTYPES[setting["dtype"]])
 
 
 def a_pass(module: nn.Module, x: Tensor, kind: str) -> Callable[[], object]:
@@ -152,8 +161,8 @@ def print_peak(setting: str, side: str, kind: str) -> None:
     """For `peak_bytes`, in its own process."""
     given = json_format.loads(setting)
     torch.set_num_threads(given["threads"])
-    spec, x = prepared(given)
-    run = a_pass(SIDES[side](spec).to(x.device, x.dtype), x, kind)
+    both, x = prepared(given)
+    run = a_pass(SIDES[side](both[side]).to(x.device, x.dtype), x, kind)
     print(peak_of(run))
 
 

@@ -63,8 +63,9 @@ def mamba2(spec: specs.Mamba2) -> nn.Module:
         num_heads=spec.nheads,
         head_dim=spec.headdim,
         n_groups=spec.ngroups,
+        chunk_size=spec.chunk_size,
         num_hidden_layers=1,
-    )  # its own chunk_size, 256
+    )
     return Mamba2Mixer(config, layer_idx=0)
 
 
