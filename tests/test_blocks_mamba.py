@@ -95,6 +95,13 @@ def test_steps_with_a_state_are_the_chunked_form(module, cuts):
         assert error(state[name], whole[name]) < 1e-10
 
 
+def test_a_state_keeps_no_graph(module):
+    """It outlives the call: what it held on to would pile up."""
+    state = empty(module, 1)
+    y = module.requires_grad_()(draw(1, 9, 16), state)
+    assert y.requires_grad and not any(t.requires_grad for t in state.values())
+
+
 def test_no_token_sees_those_after_it(module):
     x, changed = draw(1, 12, 16), draw(1, 12, 16)
     changed[:, 7:] += 1

@@ -85,7 +85,7 @@ class Products(TorchDispatchMode):
 
 SSD = ("scores", "within", "chunk_state", "between")
 ONE_BY_ONE = {  # what each module runs for one chunk after the other, and how long its chunks are
-    Mamba1: (("read",), 16),
+    Mamba1: (("read",), 64),
     Mamba2: (SSD, MAMBA2.chunk_size),
     Mamba3: (SSD, MAMBA3.chunk_size),
     GatedDeltaNet: (("held", "chunk_state"), DELTA.chunk_size),
@@ -97,7 +97,7 @@ def products(spec, module: type | None = None, **run) -> list[int]:
     """FLOPs of the rows that are products, as often as the module runs each."""
     flops, (some, size) = [], ONE_BY_ONE.get(module, ((), 1))
     for row in spec.costs(**run):
-        times = run["l"] // size if row.op in some and run["l"] > 1 else 1
+        times = max(1, run["l"] // size) if row.op in some else 1
         flops += [row.flops // times] * times * (row.kind in ("matmul", "conv", "solve"))
     return sorted(flops)
 

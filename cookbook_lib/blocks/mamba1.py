@@ -115,5 +115,5 @@ class Mamba1(Named):
             held = zeros if state is None else exact(state)
             y, last = selective_scan_chunked(x, dt, A, B, C, held, seq_idx=seq_idx)
         if state is not None:
-            state.copy_(last)
+            state.copy_(last.detach())
         return torch.addcmul(exact(y), x, exact(self.D).view(h, p))

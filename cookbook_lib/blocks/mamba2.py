@@ -95,7 +95,7 @@ class Mamba2(Named):
             held = zeros if state is None else state.to(x.dtype)
             y, last = ssd_chunked(x, dt, A, B, C, held, size, seq_idx)
         if state is not None:
-            state.copy_(last)
+            state.copy_(last.detach())
         return y
 
     def step(self, x, dt, B, C, A, state):

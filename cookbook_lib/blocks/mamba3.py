@@ -91,5 +91,5 @@ class Mamba3(Named):
             y, last = trapezoid_chunked(*tokens, tuple(held[1:]), size, seq_idx)
         if state is not None:
             for name, new in zip(names, (angles[:, -1], *last), strict=True):
-                state[name].copy_(new)
+                state[name].copy_(new.detach())
         return y

@@ -45,7 +45,7 @@ def selective_scan_chunked(
     B: Float[Tensor, "b l h n"],
     C: Float[Tensor, "b l h n"],
     state: Float[Tensor, "b h p n"],
-    chunk_size: int = 16,
+    chunk_size: int = 64,
     seq_idx: Int[Tensor, "b l"] | None = None,
 ) -> tuple[Float[Tensor, "b l h p"], Float[Tensor, "b h p n"]]:
     """The same, for training: only the states between chunks are kept for the backward pass."""

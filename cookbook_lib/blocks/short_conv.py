@@ -23,7 +23,7 @@ def short_conv(
     past = x.new_zeros(len(x), taps, x.shape[2]) if state is None else state.mT.to(x.dtype)
     held = torch.cat([past, x], 1)
     if state is not None:
-        state.copy_(held[:, -taps:].mT)
+        state.copy_(held[:, -taps:].mT.detach())
     held, idx = held[:, 1:], None
     if seq_idx is not None:
         idx = torch.cat([seq_idx[:, :1].expand(-1, taps - 1), seq_idx], 1)
