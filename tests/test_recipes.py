@@ -47,9 +47,7 @@ def command(checkout: Path, *options: str, of: str = "recipes") -> dict:
     return {"args": [*args, of], "cwd": checkout, "env": os.environ | env}
 
 
-def execute(
-    checkout: Path, *options: str, of: str = "recipes", **env: str
-) -> tuple[int, str]:
+def execute(checkout: Path, *options: str, of: str = "recipes", **env: str) -> tuple[int, str]:
     run = command(checkout, *options, of=of)
     run["env"] |= env
     done = subprocess.run(**run, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

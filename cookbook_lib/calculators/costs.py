@@ -1,24 +1,12 @@
-"""A block is a list of einsums; parameters, FLOPs, traffic and state follow from that list.
+"""What a block costs in one run: its einsums with the run's sizes, and the states it keeps."""
 
-Axes are names: `b` sequences, `l` new tokens of each and `s` tokens of context come from the run,
-every other axis is an attribute of the spec. Five rules give all the numbers:
-
-1. FLOPs = the product of the axes, times 2 if something is added: an axis is summed, or an
-   operand follows a `+`. An op with one operand is a lookup and costs none.
-2. A weight is an operand without `b`: it does not depend on the data.
-3. A state is what a token hands to the next; its axes and its dtype are declared in `state`.
-4. Sharing is a name used twice: a dict counts it once, a list counts every use.
-5. An op that crosses `l` with `s` runs over the pairs that the mask keeps.
-
-What is not a product of tensors is not a row: softmax, SiLU, exp, residual additions, RoPE.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from functools import cache, lru_cache
-from itertools import chain
+from functools import lru_cache
 from math import prod
 from typing import ClassVar, NamedTuple
+
+from cookbook_lib.calculators.einsums import Op, Row, Size
 
 BITS = {"fp64": 64, "fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
 CHOICES = {
@@ -26,7 +14,6 @@ CHOICES = {
     "scan": ("chunked", "recurrent"),
     "logits": ("all", "last"),
 }
-Size = Callable[[str], int]  # axis name -> its length
 
 
 def choose(field: str, value: str, supported: Iterable[str]) -> str:
@@ -65,25 +52,6 @@ class Run:
             choose(field, getattr(self, field), supported)
 
 
-class Row(NamedTuple):
-    """What one op costs in one run. `elements` are read and written if the op runs alone."""
-
-    block: str  # the block's name in its model; empty for a block on its own
-    op: str  # the parameter it reads, as in state_dict(), else what it computes
-    component: str
-    kind: str  # matmul, conv, solve, elementwise or lookup
-    formula: str  # FLOPs in symbols
-    params: int
-    params_active: int  # those that one token uses: k of E experts
-    flops: int
-    elements: int
-
-    @property
-    def name(self) -> str:
-        """The parameter's full name, as in the checkpoint."""
-        return f"{self.block}.{self.op}" if self.block else self.op
-
-
 class State(NamedTuple):
     """A tensor that one token hands to the next, for `b` sequences of `s` tokens."""
 
@@ -96,56 +64,6 @@ class State(NamedTuple):
     def nbytes(self) -> int:
         """Bytes, rounded up to whole ones where elements are smaller than a byte."""
         return -(-prod(self.shape) * BITS[self.dtype] // 8)
-
-
-@cache
-def parse(einsum: str) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    """Axis names of each operand, and of the result."""
-    operands = einsum.replace("->", ",").replace("+", ",").split(",")
-    *inputs, out = (tuple(t.split()) for t in operands)
-    return inputs, out
-
-
-@dataclass(frozen=True)
-class Op:
-    """One einsum: `Op("in_proj.weight", "b l d_model, d_model d_inner -> b l d_inner")`."""
-
-    name: str
-    einsum: str
-    gather: str = ""  # an axis picked by index: neither looped over nor summed (MoE, embedding)
-    take: str = ""  # how many of the gathered axis a token picks; empty: see `Row.params_active`
-    kind: str = ""  # what runs, where it is not a matmul that the axes say
-
-    def row(self, component: str, name: str, size: Size, causal: bool) -> Row:
-        inputs, out = parse(self.einsum)
-        axes = [a for a in dict.fromkeys(chain(*inputs)) if a != self.gather]
-        adds = not set(axes) <= set(out) or "+" in self.einsum
-        kind = self.kind or ("matmul" if not set(axes) <= set(out) else "elementwise")
-        if len(inputs) == 1:
-            kind, axes, factors = "lookup", [], ["0"]
-        elif causal and {"l", "s"} <= set(axes):
-            factors = ["2"] * adds + ["pairs"] + [a for a in axes if a not in ("l", "s")]
-        else:
-            factors = ["2"] * adds + axes
-        params = sum(prod(map(size, t)) for t in inputs if "b" not in t)
-        read = sum(prod(map(size, t)) for t in inputs)
-        active = params
-        if self.gather:
-            total = size(self.gather)
-            picks = size("b") * size("l") * (size(self.take) if self.take else 1)
-            read += params // total * min(total, picks) - params
-            active = params // total * size(self.take) if self.take else params
-        return Row(
-            block="",
-            op=name,
-            component=component,
-            kind=kind,
-            formula=" ".join(factors),
-            params=params,
-            params_active=active,
-            flops=prod(int(f) if f.isdigit() else size(f) for f in factors),
-            elements=read + prod(map(size, out)),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +96,9 @@ class Block:
         """The einsums that this block runs, in order."""
         raise NotImplementedError(f"{type(self).__name__} declares no ops")
 
-    def size(self, run: Run) -> Size:
-        """The length of each axis in this run."""
-        own = {"b": run.b, "l": run.l, "s": run.s}
+    def size(self, run: Run, **own: int) -> Size:
+        """The length of each axis in this run; `own`: of those that are no attributes."""
+        own = {"b": run.b, "l": run.l, "s": run.s} | own
         return lambda axis: own[axis] if axis in own else getattr(self, axis)
 
     def renamed(self, name: str) -> str:

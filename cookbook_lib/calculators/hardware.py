@@ -7,7 +7,8 @@ no run is as slow as every op alone or as fast as all of them fused.
 from dataclasses import dataclass
 from math import prod
 
-from cookbook_lib.calculators.costs import BITS, Block, Run, parse
+from cookbook_lib.calculators.costs import BITS, Block, Run
+from cookbook_lib.calculators.einsums import parse
 from cookbook_lib.calculators.model import Model
 
 

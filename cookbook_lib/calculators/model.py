@@ -8,7 +8,8 @@ use a shared block came before. A name without `{i}` is shared by every layer th
 from dataclasses import dataclass
 from functools import cached_property
 
-from cookbook_lib.calculators.costs import Block, Row, Run, State
+from cookbook_lib.calculators.costs import Block, Run, State
+from cookbook_lib.calculators.einsums import Row
 
 Layout = tuple[tuple[str, Block], ...]  # (name, block), in the order they run
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from cookbook_lib.calculators.costs import Row, Run, choose
+from cookbook_lib.calculators.costs import Run, choose
+from cookbook_lib.calculators.einsums import Row
 from cookbook_lib.calculators.model import Model
 
 GROUPS: dict[str, Callable[[Row], tuple[str, ...]]] = {
@@ -49,7 +50,7 @@ def cost_report(
         "flops": flops,
         "flops_per_token": flops / (run.b * run.l),
         "decode_flops": model.flops(**decode),
-        "backward_flops": 2 * flops,
+        "backward_flops": model.backward_flops(**asdict(run)),
         "training_flops": model.step_flops(**asdict(run)),
         "training_flops_recompute": model.step_flops(recompute=True, **asdict(run)),
         "kv_bytes": cache["kv"],

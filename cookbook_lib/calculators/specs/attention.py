@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from cookbook_lib.calculators.costs import Block, Op, Run, choose
+from cookbook_lib.calculators.costs import Block, Run, choose
+from cookbook_lib.calculators.einsums import Op, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,8 @@ class Attention(Block):
         return kv | {"conv": ("conv", "b d_qkv d_conv", "")} if self.d_conv else kv
 
     def size(self, run):
-        held = self.held(run)
         kept = run.s if self.window is None else min(run.s, self.window - 1)
-        own = {"b": run.b, "l": run.l, "s": held, "pairs": self.pairs(run), "kept": kept}
-        return lambda axis: own[axis] if axis in own else getattr(self, axis)
+        return super().size(run, s=self.held(run), pairs=self.pairs(run), kept=kept)
 
     def held(self, run: Run) -> int:
         """Keys at hand: those of the new tokens, and those that the cache kept before them."""
@@ -70,7 +69,7 @@ class Attention(Block):
             *self.projections(),
             Op("scores", f"{q}, {kv} -> b n_kv_heads per_kv l s"),
             Op("values", f"b n_kv_heads per_kv l s, {kv} -> {q}"),
-            *self.linear("o_proj", "d_q", "d_model", self.out_bias),
+            *linear("o_proj", "d_q", "d_model", self.out_bias),
         ]
 
     def projections(self) -> list[Op]:
@@ -78,7 +77,7 @@ class Attention(Block):
         ops = [
             op
             for name, d_out in parts.items()
-            for op in self.linear(f"{name}_proj", "d_x", d_out, self.qkv_bias)
+            for op in linear(f"{name}_proj", "d_x", d_out, self.qkv_bias)
         ]
         if self.d_conv:
             conv = "b l d_qkv, d_qkv d_conv -> b l d_qkv"
@@ -90,9 +89,3 @@ class Attention(Block):
             )
             ops += [Op(f"{name}_norm.weight", f"b l {x}, {w} -> b l {x}")] * bool(w)
         return ops
-
-    def linear(self, name: str, d_in: str, d_out: str, bias: bool) -> list[Op]:
-        return [
-            Op(f"{name}.weight", f"b l {d_in}, {d_in} {d_out} -> b l {d_out}"),
-            *[Op(f"{name}.bias", f"b l {d_out}, {d_out} -> b l {d_out}")] * bias,
-        ]

@@ -7,9 +7,10 @@ Frameworks keep the state in float32, whatever the weights' dtype; `ssm_dtype` s
 """
 
 from dataclasses import dataclass
-from math import ceil
 
-from cookbook_lib.calculators.costs import BITS, Block, Op, choose
+from cookbook_lib.calculators.costs import BITS, Block, choose
+from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.specs.ssm import chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +26,7 @@ class DeltaRule(Block):
         choose("ssm_dtype", self.ssm_dtype, ("", *BITS))
 
     def size(self, run):
-        outer = super().size(run)
-        own = {"c": ceil(run.l / self.chunk_size), "q": self.chunk_size, "k": self.chunk_size}
-        return lambda axis: own[axis] if axis in own else outer(axis)
-
-    def linear(self, name: str, d_in: str, d_out: str) -> Op:
-        return Op(f"{name}.weight", f"b l {d_in}, {d_in} {d_out} -> b l {d_out}")
+        return super().size(run, **chunks(run, self.chunk_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +61,15 @@ class GatedDeltaNet(DeltaRule):
         heads, v = "b l n_v_heads", "b l n_v_heads head_v_dim"
         scan = self.recurrence() if run.l == 1 or run.scan == "recurrent" else self.chunked()
         return [
-            self.linear("in_proj_qkvz", "d_model", "d_qkvz"),
-            self.linear("in_proj_ba", "d_model", "d_ba"),
+            *linear("in_proj_qkvz", "d_model", "d_qkvz"),
+            *linear("in_proj_ba", "d_model", "d_ba"),
             Op("conv1d.weight", "b l d_qkv, d_qkv d_conv -> b l d_qkv", kind="conv"),
             Op("dt_bias", f"{heads}, n_v_heads -> {heads}"),
             Op("A_log", f"{heads}, n_v_heads -> {heads}"),  # the log decay
             *scan,
             Op("norm.weight", f"{v}, head_v_dim -> {v}"),
             Op("gate", "b l d_v, b l d_v -> b l d_v"),
-            self.linear("out_proj", "d_v", "d_model"),
+            *linear("out_proj", "d_v", "d_model"),
         ]
 
     def chunked(self) -> list[Op]:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from cookbook_lib.calculators.costs import Block, Op
+from cookbook_lib.calculators.costs import Block
+from cookbook_lib.calculators.einsums import Op
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,7 @@ class Head(Block):
     component = "head"
 
     def size(self, run):
-        outer = super().size(run)
-        positions = run.l if run.logits == "all" else 1
-        return lambda axis: positions if axis == "p" else outer(axis)
+        return super().size(run, p=run.l if run.logits == "all" else 1)
 
     def ops(self, run):
         return [

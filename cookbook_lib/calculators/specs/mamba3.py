@@ -1,10 +1,10 @@
 """Mamba-3, arXiv:2603.15569: no convolution, a trapezoid instead of a rectangle, and rotations."""
 
 from dataclasses import dataclass
-from math import ceil
 
-from cookbook_lib.calculators.costs import BITS, Block, Op, choose
-from cookbook_lib.calculators.specs.ssm import chunked
+from cookbook_lib.calculators.costs import BITS, Block, choose
+from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.specs.ssm import chunked, chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,14 @@ class Mamba3(Block):
         }
 
     def size(self, run):
-        outer = super().size(run)
-        chunks = {"c": ceil(run.l / self.chunk_size), "q": self.chunk_size, "k": self.chunk_size}
-        return lambda axis: chunks[axis] if axis in chunks else outer(axis)
+        return super().size(run, **chunks(run, self.chunk_size))
 
     def ops(self, run):
         heads, x, B = "b l nheads", "b l nheads headdim", "b l nheads d_state"
         group = "b l ngroups d_state"
         one_by_one = run.l == 1 or run.scan == "recurrent"
         return [
-            Op("in_proj.weight", "b l d_model, d_model d_in_proj -> b l d_in_proj"),
+            *linear("in_proj", "d_model", "d_in_proj"),
             Op("dt_bias", f"{heads}, nheads -> {heads}"),
             Op("dt_A", f"{heads}, {heads} -> {heads}"),
             Op("turn", f"{heads}, b l n_angles -> {heads} n_angles"),
@@ -74,7 +72,7 @@ class Mamba3(Block):
             Op("D", f"{x}, nheads + {x} -> {x}"),
             *[Op("norm.weight", f"{x}, nheads headdim -> {x}")] * self.norm,
             Op("gate", f"{x}, {x} -> {x}"),
-            Op("out_proj.weight", "b l d_inner, d_inner d_model -> b l d_model"),
+            *linear("out_proj", "d_inner", "d_model"),
         ]
 
     def trapezoid_in_chunks(self) -> list[Op]:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from cookbook_lib.calculators.costs import Block, Op
+from cookbook_lib.calculators.costs import Block
+from cookbook_lib.calculators.einsums import Op, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +24,9 @@ class MLP(Block):
             ins = {"gate_up_proj": "d_gate_up"}
         else:
             ins = {"gate_proj": "d_ff", "up_proj": "d_ff"} if self.gated else {"up_proj": "d_ff"}
-        ops = [op for name, d in ins.items() for op in self.linear(name, "d_model", d)]
+        ops = [op for name, d in ins.items() for op in linear(name, "d_model", d, self.bias)]
         gate = [Op("gate", "b l d_ff, b l d_ff -> b l d_ff")] * self.gated
-        return [*ops, *gate, *self.linear("down_proj", "d_ff", "d_model")]
-
-    def linear(self, name: str, d_in: str, d_out: str) -> list[Op]:
-        return [
-            Op(f"{name}.weight", f"b l {d_in}, {d_in} {d_out} -> b l {d_out}"),
-            *[Op(f"{name}.bias", f"b l {d_out}, {d_out} -> b l {d_out}")] * self.bias,
-        ]
+        return [*ops, *gate, *linear("down_proj", "d_ff", "d_model", self.bias)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +57,7 @@ class MoE(Block):
         x, y, up = "b l topk d_expert", "b l topk d_ff", "gate_up" if self.gated else "up"
         expert = {"gather": "n_experts", "take": "topk"}
         return [
-            Op("router.weight", "b l d_model, d_model n_experts -> b l n_experts"),
-            *[Op("router.bias", "b l n_experts, n_experts -> b l n_experts")] * self.router_bias,
+            *linear("router", "d_model", "n_experts", self.router_bias),
             Op(f"experts.{up}_proj", f"{x}, n_experts d_expert d_up -> b l topk d_up", **expert),
             *[Op("gate", f"{y}, {y} -> {y}")] * self.gated,
             Op("experts.down_proj", f"{y}, n_experts d_ff d_expert -> {x}", **expert),

@@ -5,7 +5,8 @@ Each layer also mixes every token with the one before it, which is a state of on
 
 from dataclasses import dataclass
 
-from cookbook_lib.calculators.costs import Block, Op
+from cookbook_lib.calculators.costs import Block
+from cookbook_lib.calculators.einsums import Op, linear
 from cookbook_lib.calculators.specs.delta import DeltaRule
 
 
@@ -48,7 +49,7 @@ class RWKV7(DeltaRule):
         own = [] if self.first else [Op("v_mix", f"{x}, {x} + {x} -> {x}")]
         return [
             *(Op(f"x_{name}", f"{x}, d_model + {x} -> {x}") for name in "rwkvag"),
-            *(self.linear(f"{name}_proj", "d_model", "d_inner") for name in "rkv"),
+            *(op for name in "rkv" for op in linear(f"{name}_proj", "d_model", "d_inner")),
             *(op for name in ("wag" if self.first else "wvag") for op in self.lora(name)),
             *own,
             *(Op(name, f"{x}, d_model -> {x}") for name in ("k_k", "k_a")),
@@ -60,16 +61,15 @@ class RWKV7(DeltaRule):
             Op("r_k", f"{head}, {head}, nheads headdim -> {heads}", kind="elementwise"),
             Op("bonus", f"{heads}, {head} + {head} -> {head}"),
             Op("gate", f"{x}, {x} -> {x}"),
-            self.linear("o_proj", "d_inner", "d_model"),
+            *linear("o_proj", "d_inner", "d_model"),
         ]
 
     def lora(self, name: str) -> list[Op]:
         """Through a narrow middle; only the gate's has no bias."""
-        rank, x = f"rank_{name}", "b l d_model"
+        rank = f"rank_{name}"
         return [
-            self.linear(f"{name}_lora.lora.0", "d_model", rank),
-            self.linear(f"{name}_lora.lora.2", rank, "d_model"),
-            *[Op(f"{name}_lora.lora.2.bias", f"{x}, d_model -> {x}")] * (name != "g"),
+            *linear(f"{name}_lora.lora.0", "d_model", rank),
+            *linear(f"{name}_lora.lora.2", rank, "d_model", bias=name != "g"),
         ]
 
     def chunked(self) -> list[Op]:

@@ -8,7 +8,8 @@ run's). The convolution's state is `d_conv` columns wide in both.
 from dataclasses import dataclass
 from math import ceil
 
-from cookbook_lib.calculators.costs import BITS, Block, Op, choose
+from cookbook_lib.calculators.costs import BITS, Block, Run, choose
+from cookbook_lib.calculators.einsums import Op, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +27,11 @@ class SSM(Block):
     ssm_dtype: str = "fp32"
 
     d_inner = property(lambda self: self.d_ssm or self.expand * self.d_model)
+    bias_out = property(lambda self: self.bias if self.out_bias is None else self.out_bias)
 
     def __post_init__(self):
         super().__post_init__()
         choose("ssm_dtype", self.ssm_dtype, ("", *BITS))
-
-    def linear(self, name: str, d_in: str, d_out: str) -> list[Op]:
-        own = name == "out_proj" and self.out_bias is not None
-        return [
-            Op(f"{name}.weight", f"b l {d_in}, {d_in} {d_out} -> b l {d_out}"),
-            *[Op(f"{name}.bias", f"b l {d_out}, {d_out} -> b l {d_out}")]
-            * (self.out_bias if own else self.bias),
-        ]
 
     def conv(self, d: str) -> list[Op]:
         return [
@@ -81,7 +75,7 @@ class Mamba1(SSM):
         norms = {"dt_layernorm": (low, "rank"), "b_layernorm": (B, "d_state")}
         norms["c_layernorm"] = norms["b_layernorm"]
         return [
-            *self.linear("in_proj", "d_model", "d_in_proj"),
+            *linear("in_proj", "d_model", "d_in_proj", self.bias),
             *self.conv("d_inner"),
             Op("x_proj.weight", f"{x}, nheads headdim d_x_proj -> b l nheads d_x_proj"),
             *(Op(f"{k}.weight", f"{t}, {w} -> {t}") for k, (t, w) in norms.items() if self.dt_norm),
@@ -94,7 +88,7 @@ class Mamba1(SSM):
             Op("read", f"{h}, {B} -> {x}"),
             Op("D", f"{x}, nheads headdim + {x} -> {x}"),
             Op("gate", f"{x}, {x} -> {x}"),
-            *self.linear("out_proj", "d_inner", "d_model"),
+            *linear("out_proj", "d_inner", "d_model", self.bias_out),
         ]
 
 
@@ -127,16 +121,14 @@ class Mamba2(SSM):
         }
 
     def size(self, run):
-        outer = super().size(run)
-        chunks = {"c": ceil(run.l / self.chunk_size), "q": self.chunk_size, "k": self.chunk_size}
-        return lambda axis: chunks[axis] if axis in chunks else outer(axis)
+        return super().size(run, **chunks(run, self.chunk_size))
 
     def ops(self, run):
         heads, x = "b l nheads", "b l nheads headdim"
         one_by_one = run.l == 1 or run.scan == "recurrent"
         scan = self.recurrence() if one_by_one else chunked("ngroups", "per_group")
         return [
-            *self.linear("in_proj", "d_model", "d_in_proj"),
+            *linear("in_proj", "d_model", "d_in_proj", self.bias),
             *self.conv("d_xBC"),
             Op("dt_bias", f"{heads}, nheads -> {heads}"),
             Op("A_log", f"{heads}, nheads -> {heads}"),  # dt A, whose exp is the decay
@@ -145,7 +137,7 @@ class Mamba2(SSM):
             Op("D", f"{x}, nheads + {x} -> {x}"),
             Op("gate", "b l d_inner, b l d_inner -> b l d_inner"),
             *[Op("norm.weight", "b l d_inner, d_inner -> b l d_inner")] * self.norm,
-            *self.linear("out_proj", "d_inner", "d_model"),
+            *linear("out_proj", "d_inner", "d_model", self.bias_out),
         ]
 
     def recurrence(self) -> list[Op]:
@@ -156,6 +148,11 @@ class Mamba2(SSM):
             Op("carry", f"b l ngroups per_group, {h} + {h} -> {h}"),
             Op("read", f"{h}, b l ngroups d_state -> {x}"),
         ]
+
+
+def chunks(run: Run, size: int) -> dict[str, int]:
+    """The axes of a scan in chunks: c of them, of q = k tokens each, the last one padded."""
+    return {"c": ceil(run.l / size), "q": size, "k": size}
 
 
 def chunked(g: str, heads: str) -> list[Op]:
