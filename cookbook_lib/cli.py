@@ -79,10 +79,9 @@ def parse(argv: list[str]) -> Callable[[], None]:
 
 def bound(target: str | dict) -> Callable:
     """A command that returns itself with its arguments, so that parsing runs nothing."""
-    if isinstance(target, dict):
+    if isinstance(target, dict):  # only listed by `--help`: a group's own name is followed
 
-        def group() -> Callable[[], None]:
-            return partial(main, ["--help"])
+        def group() -> None: ...
 
         group.__doc__ = "A group of commands: " + ", ".join(target) + "."
         return group

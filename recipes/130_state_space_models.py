@@ -24,10 +24,8 @@
 
 # %%
 import inspect
-import json
 import warnings
 from math import log
-from pathlib import Path
 from statistics import median
 
 import matplotlib.pyplot as plt
@@ -35,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import einsum
 
-from cookbook_lib import plots
+from cookbook_lib import plots, results
 from cookbook_lib.blocks.attention import attention_parallel
 from cookbook_lib.blocks.deltanet import (
     GatedDeltaNet,
@@ -52,6 +50,7 @@ from cookbook_lib.blocks.selective_scan import (
     selective_scan_step,
 )
 from cookbook_lib.blocks.ssd import ssd_chunked, ssd_recurrent
+from cookbook_lib.blocks.trapezoid import trapezoid_chunked, trapezoid_recurrent, trapezoid_step
 from cookbook_lib.blocks.wkv7 import rwkv7_chunked, rwkv7_recurrent, rwkv7_step
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.presets import preset
@@ -543,35 +542,25 @@ assert alike < 1e-10
 
 
 # %%
-def trapezoid_recurrent(x, dt, A, B, C, lam):
-    """Token by token: the definition. dt and lam are (b l h); B and C are of one group."""
-    state, before, ys = 0, 0, []
-    for t in range(x.shape[1]):
-        decay = (dt[:, t] * A).exp()
-        now, late = lam[:, t] * dt[:, t], (1 - lam[:, t]) * dt[:, t]
-        write = x[:, t, :, :, None] * B[:, t, :, None]
-        state = einsum("bh, bhpn -> bhpn", decay, state + late[..., None, None] * before)
-        state, before = state + now[..., None, None] * write, write
-        ys.append(einsum("bhpn, bn -> bhp", state, C[:, t, 0]))
-    return torch.stack(ys, 1)
+print(inspect.getsource(trapezoid_step))
 
-
-def trapezoid_chunked(x, dt, A, B, C, lam):
-    """The same through SSD, for training."""
-    later = F.pad(((1 - lam) * dt)[:, 1:], (0, 0, 0, 1))  # what the next token writes of this one
-    scale = (lam * dt + later) / dt
-    empty = x.new_zeros(*x[:, 0].shape, B.shape[-1])
-    y, _ = ssd_chunked(x * scale[..., None], dt, A, B, C, empty)
-    return y - (later * (B * C).sum(-1))[..., None] * x
-
-
+# %%
 B, C = k[:, :, :1], r[:, :, :1]
-lam = draw(b, l, h).sigmoid()
+share = draw(b, l, h).sigmoid()  # lambda
 rates = A[:, 0, 0]
-slow = trapezoid_recurrent(v, head_step, rates, B, C, lam)
-error = apart(trapezoid_chunked(v, head_step, rates, B, C, lam), slow)
+keys = [t.expand(-1, -1, h, -1) for t in (B, C)]  # of each head
+nothing = (0 * state, 0 * keys[0][:, 0], 0 * v[:, 0])
+
+
+def trapezoid(form, share):
+    """What a form of the recurrence gives; it takes the log of the decay, dt A."""
+    return form(v, head_step, head_step * rates, share, *keys, nothing)[0]
+
+
+slow = trapezoid(trapezoid_recurrent, share)
+error = apart(trapezoid(trapezoid_chunked, share), slow)
 plain, _ = ssd_recurrent(v, head_step, rates, B, C, 0 * state)
-same = apart(trapezoid_recurrent(v, head_step, rates, B, C, 1 + 0 * lam), plain)
+same = apart(trapezoid(trapezoid_recurrent, 1 + 0 * share), plain)
 print(f"recurrence against SSD {error:.1e}; with lambda = 1 against Mamba-2 {same:.1e}")
 assert max(error, same) < 1e-10
 
@@ -654,8 +643,7 @@ table(rows)
 # made by `cookbook bench block mamba2 --against transformers --out FILE` and are in the repository.
 
 # %%
-here = Path("docs/data") if Path("docs/data").exists() else Path("../docs/data")
-measured = [json.loads(line) for line in (here / "blocks.jsonl").read_text().splitlines()]
+measured = results.committed("blocks")
 print({(r["device"], r["threads"], r["versions"]["torch"], r["date"][:10]) for r in measured})
 assert all(1 / median(r["ratios"]) > 3 for r in measured)
 table(

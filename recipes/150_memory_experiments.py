@@ -23,15 +23,13 @@
 # say what followed a mark. In a **phone book** it must say the number of one of the names.
 
 # %%
-import json
 from collections import defaultdict
-from pathlib import Path
 from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
 import torch
 
-from cookbook_lib import plots
+from cookbook_lib import plots, results
 from cookbook_lib.blocks.models import Options, Residual
 from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.plots import table
@@ -77,8 +75,8 @@ plots.show(fig, "Recall against training steps: the hybrid learns it first; band
 # The hybrid is far ahead of both. Each half alone lacks something that the other has. A Mamba layer
 # begins with a short convolution, which puts each key beside its value in one step; attention then
 # finds the key. Two attention layers can do the same, the first looking one token back and the
-# second looking the key up, but they have to discover it. Two Mamba layers have the pairing and not
-# the lookup: all pairs must fit in a state of fixed size.
+# second looking the key up, but they have to discover it. Two Mamba layers pair at once;
+# their lookup must go through a state of fixed size, which holds all pairs together.
 
 # %%
 final = defaultdict(list)
@@ -96,8 +94,7 @@ assert min(final["hybrid"]) > max(final["attention"] + final["Mamba-2"])
 # makes such a file on your machine.
 
 # %%
-here = Path("docs/data") if Path("docs/data").exists() else Path("../docs/data")
-rows = [json.loads(line) for line in (here / "tasks.jsonl").read_text().splitlines()]
+rows = results.committed("tasks")
 made = {(r["device"], r["torch"], r["date"]) for r in rows}
 budgets = {r["budget"] for r in rows}
 print(f"{len(rows)} trials of {budgets} steps; made on {sorted(made)}")

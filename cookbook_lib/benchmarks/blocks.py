@@ -15,6 +15,7 @@ from cookbook_lib.benchmarks.sides import ours, theirs
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.commands.output import nbytes, print_table
+from cookbook_lib.results import append, ready
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 SPECS = {"mamba1": specs.Mamba1, "mamba2": specs.Mamba2, "mamba3": specs.Mamba3}
@@ -62,10 +63,15 @@ def bench_block(
         out: a file that each result is appended to as a line of JSON
         json: print each result as a line of JSON instead of a table
     """
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}, expected at least 1")
+    counts = {"tokens": tokens, "batch": batch, "repeats": repeats, "threads": threads}
+    counts |= {"chunk-size": chunk_size, "their-chunk-size": their_chunk_size}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but PyTorch finds no GPU: expected 'cpu'")
+    if out:
+        ready(out)  # rather now than after minutes of measuring
     if threads is not None:
         torch.set_num_threads(threads)
     setting = {
@@ -110,9 +116,8 @@ def bench_block(
             }
         )
     report(results, json)
-    if out:
-        with out.open("a") as file:
-            file.writelines(json_format.dumps(r) + "\n" for r in results)
+    for row in results if out else ():
+        append(out, row)
 
 
 def prepared(setting: dict) -> tuple[dict[str, Block], Tensor]:

@@ -5,21 +5,15 @@ from collections.abc import Callable
 
 from torch import nn
 
-from cookbook_lib.blocks.mamba1 import Mamba1
-from cookbook_lib.blocks.mamba2 import Mamba2
-from cookbook_lib.blocks.mamba3 import Mamba3
+from cookbook_lib.blocks.models.modules import make
+from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Block
 
-OURS: dict[type[Block], type[nn.Module]] = {
-    specs.Mamba1: Mamba1,
-    specs.Mamba2: Mamba2,
-    specs.Mamba3: Mamba3,
-}
-
 
 def ours(spec: Block) -> nn.Module:
-    return OURS[type(spec)](spec)
+    """The block that models of this package are made of."""
+    return make(spec, Options())
 
 
 def theirs(spec: Block) -> nn.Module:

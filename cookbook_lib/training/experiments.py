@@ -1,15 +1,16 @@
 """Trials in bulk, one JSON line each: a run that was stopped goes on where it was."""
 
-import json
 import platform
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from cookbook_lib import results
 from cookbook_lib.training.tasks import Copying, Induction, Phonebook, Recall, Task
 from cookbook_lib.training.tiny import Makers, ablations, mixers
 from cookbook_lib.training.trial import trial
@@ -39,14 +40,6 @@ def cases() -> list[Experiment]:
     return [*compared, Experiment("ablations", "copying", 400, ablations(TASKS["copying"].vocab))]
 
 
-def read(path: Path) -> list[dict]:
-    """The rows of a file of JSON lines; a last line that was cut off is left out."""
-    if not path.exists():
-        return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
-
-
 def train_tasks(out: Path, seeds: int = 3, scale: float = 1.0, threads: int = 2) -> None:
     """Train tiny models on the memory tasks and append a line for each trial to a file.
 
@@ -56,11 +49,13 @@ def train_tasks(out: Path, seeds: int = 3, scale: float = 1.0, threads: int = 2)
         scale: of the number of training steps
         threads: that PyTorch may use
     """
+    for name, value in {"seeds": seeds, "threads": threads}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    if not 0 < scale < inf:
+        raise ValueError(f"scale is {scale}, expected a number above 0")
     torch.set_num_threads(threads)
-    rows = read(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    done = {tuple(row[k] for k in KEY) for row in rows}
+    done = {tuple(row[k] for k in KEY) for row in results.ready(out)}
     for seed in range(seeds):
         for name, task, budget, models in cases():
             steps = max(1, round(scale * budget))
@@ -69,8 +64,7 @@ def train_tasks(out: Path, seeds: int = 3, scale: float = 1.0, threads: int = 2)
                     continue
                 result = asdict(trial(model, make, TASKS[task], seed, steps))
                 row = {"experiment": name, **result, "task": task, "budget": steps} | provenance()
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                results.append(out, row)
                 print(f"{task} {model} {seed}: {result['accuracy'][-1]:.2f}", file=sys.stderr)
 
 

@@ -1,0 +1,56 @@
+"""Results as JSON lines: appended one by one, so that what was measured is never lost.
+
+Standard library only. The repository's own results lie in `docs/data`, and recipes read them there.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "docs/data"
+
+
+def ready(path: Path) -> list[dict[str, Any]]:
+    """Make sure that rows can be appended, before anything is measured; the rows it holds.
+
+    A last line without an end, from a run that was killed while it wrote, is cut off. `ValueError`
+    for a file that cannot be written or that holds something else, which stays as it is.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            file.seek(0)
+            whole, end, rest = file.read().rpartition(b"\n")
+            rows = parsed(path, whole.decode(errors="replace"))
+            if rest and not rest.startswith(b"{"):
+                raise ValueError(f"{path}: expected a JSON object on each line")
+            file.truncate(len(whole + end))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {error.strerror}") from None
+    return rows
+
+
+def parsed(path: Path, text: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            raise ValueError(f"{path}:{number}: expected a JSON object on each line") from None
+    return rows
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All rows of a file. `ValueError` names the line that is not a JSON object."""
+    return parsed(path, path.read_text(encoding="utf-8"))
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add one row."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def committed(name: str) -> list[dict[str, Any]]:
+    """The rows of `docs/data/NAME.jsonl`."""
+    return read(FOLDER / f"{name}.jsonl")
