@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum, nn
 
+from cookbook_lib.blocks import kernels
 from cookbook_lib.blocks.chunks import documents, in_chunks
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.short_conv import short_conv
@@ -143,7 +144,8 @@ class GatedDeltaNet(Named):
         v = rearrange(v, "b l (g r m) -> b l g r m", g=g, m=s.head_v_dim)
         dt_bias, A_log = (rearrange(t, "(g r) -> g r", g=g) for t in (self.dt_bias, self.A_log))
         a = -A_log.to(exact).exp() * F.softplus(a + dt_bias.to(exact))
-        y, last = self.scan(q * s.head_k_dim**-0.5, k, v, a, beta.sigmoid(), state, seq_idx)
+        tokens = (q * s.head_k_dim**-0.5, k, v, a, beta.sigmoid())
+        y, last = self.scan(tokens, state, seq_idx, x.dtype)
         if "ssm" in state:
             state["ssm"].copy_(last.flatten(1, 2))
         return self.part("out_proj")(self.part("norm")(y, z).flatten(2))
@@ -157,12 +159,14 @@ class GatedDeltaNet(Named):
         q, k, v, z = qkvz.split([n, n, m, m], -1)
         return [q, k, v, z.unflatten(-1, (r, -1)), *ba.split([r, r], -1)]
 
-    def scan(self, q, k, v, a, beta, state, seq_idx):
-        """One token by the step, more of them in chunks."""
-        b, _, g, r = a.shape
-        shape = (b, g, r, q.shape[-1], v.shape[-1])
+    def scan(self, tokens, state, seq_idx, dtype):
+        """One token by the step, more of them in chunks; dtype: that a kernel may work in."""
+        q, _, v, a, _ = tokens
+        shape = (*a.shape[:1], *a.shape[2:], q.shape[-1], v.shape[-1])
         ssm = state["ssm"].to(q.dtype).view(shape) if "ssm" in state else q.new_zeros(shape)
         if q.shape[1] == 1:
-            y, ssm = deltanet_step(q[:, 0], k[:, 0], v[:, 0], a[:, 0], beta[:, 0], ssm)
+            y, ssm = deltanet_step(*(t[:, 0] for t in tokens), ssm)
             return y[:, None], ssm
-        return deltanet_chunked(q, k, v, a, beta, ssm, self.spec.chunk_size, seq_idx)
+        if seq_idx is None and (done := kernels.gated_delta_rule(*tokens, ssm, dtype)):
+            return done
+        return deltanet_chunked(*tokens, ssm, self.spec.chunk_size, seq_idx)

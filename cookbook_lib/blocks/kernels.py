@@ -14,6 +14,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+HALF = (torch.bfloat16, torch.float16)  # what the kernels of flash-linear-attention take
+
 
 @cache
 def installed(package: str) -> bool:
@@ -89,3 +91,37 @@ def step(
         return None
     state = state.clone()  # the kernel writes to it
     return kernel(state, x, dt, A, B, C), state
+
+
+def gated_delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, beta: Tensor, state: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """`deltanet_chunked` of one document by flash-linear-attention, in the dtype of the weights."""
+    kernel = found("fla.ops.gated_delta_rule", "chunk_gated_delta_rule", q)
+    if kernel is None or dtype not in HALF:
+        return None
+    wide, rates, beta = (t.flatten(2, 3) for t in (v, a, beta))
+    inputs = (*(t.to(dtype) for t in (q, k, wide)), rates, beta.to(dtype))
+    held = {"initial_state": state.flatten(1, 2), "output_final_state": True}
+    y, last = kernel(*inputs, scale=1.0, **held)
+    return y.to(v.dtype).view_as(v), last.view_as(state)
+
+
+def rwkv7(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kk: Tensor,
+    a: Tensor,
+    state: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor] | None:
+    """`rwkv7_chunked` of one document by flash-linear-attention, in the dtype of the weights."""
+    kernel = found("fla.ops.rwkv7", "chunk_rwkv7", r)
+    if kernel is None or dtype not in HALF:
+        return None
+    r, k, v, read, written = (t.to(dtype) for t in (r, k, v, -kk, kk * a))
+    held = {"initial_state": state, "output_final_state": True}
+    y, last = kernel(r, w, k, v, read, written, scale=1.0, **held)
+    return y.to(w.dtype), last

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cookbook_lib.blocks import kernels
 from cookbook_lib.blocks.mlp import relu2
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.wkv7 import rwkv7_chunked, rwkv7_step, shift
@@ -100,7 +101,8 @@ class RWKV7(Named):
         r, w, k, v, kk, a = (
             rearrange(t, "b l (h n) -> b l h n", n=s.headdim).to(exact) for t in (r, w, k, v, kk, a)
         )
-        y, last = self.scan((r, w, k, v, F.normalize(kk, dim=-1), a), state, seq_idx)
+        tokens = (r, w, k, v, F.normalize(kk, dim=-1), a)
+        y, last = self.scan(tokens, state, seq_idx, x.dtype)
         if "ssm" in state:
             state["ssm"].copy_(last)
         y = self.part("g_norm")(y.flatten(0, 1).flatten(1).to(x.dtype)).view_as(x)
@@ -121,8 +123,8 @@ class RWKV7(Named):
             )
         return v.lerp(shared["values"], self.part("v_lora")(x).sigmoid())
 
-    def scan(self, tokens, state, seq_idx):
-        """One token by the step, more of them in chunks."""
+    def scan(self, tokens, state, seq_idx, dtype):
+        """One token by the step, more of them in chunks; dtype: that a kernel may work in."""
         b, l, h, n = tokens[0].shape
         ssm = (
             state["ssm"].to(tokens[0].dtype) if "ssm" in state else tokens[0].new_zeros(b, h, n, n)
@@ -130,6 +132,8 @@ class RWKV7(Named):
         if l == 1:
             y, ssm = rwkv7_step(*(t[:, 0] for t in tokens), ssm)
             return y[:, None], ssm
+        if seq_idx is None and (done := kernels.rwkv7(*tokens, ssm, dtype)):
+            return done
         return rwkv7_chunked(*tokens, ssm, self.spec.chunk_size, seq_idx)
 
 

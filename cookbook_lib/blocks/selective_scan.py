@@ -69,29 +69,32 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, dt, A, B, C, state, size, keep):
-        starts, ys = [state], []
+        starts, y, chunk = [state], torch.empty_like(x), Chunk(min(len(x), size), state)
         for at in chunks(len(x), size):
-            _, held = states(at, x, dt, A, B, keep, starts[-1])
-            ys.append((C[at, ..., None, :] @ held[1:]).squeeze(-2))
-            starts.append(held[-1].clone())  # a view would keep all of `held`
+            _, held = chunk.states(at, x, dt, A, B, keep, starts[-1])
+            torch.matmul(C[at, ..., None, :], held[1:], out=y[at].unsqueeze(-2))
+            starts.append(held[-1].clone())
         ctx.save_for_backward(x, dt, A, B, C, keep, *starts[:-1])
         ctx.size = size
-        return torch.cat(ys), starts[-1]
+        return y, starts[-1]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy, carry):
         x, dt, A, B, C, keep, *starts = ctx.saved_tensors
         dx, ddt, dB, dC = (torch.empty_like(t) for t in (x, dt, B, C))
-        dA = torch.zeros_like(A)
+        dA, chunk = torch.zeros_like(A), Chunk(min(len(x), ctx.size), carry)
+        dstates = torch.empty_like(chunk.decay)
+        back = list(zip(dstates, dstates[1:], chunk.decay[1:], strict=False))
         for at, start in zip(chunks(len(x), ctx.size)[::-1], starts[::-1], strict=True):
-            decay, held = states(at, x, dt, A, B, keep, start)
+            decay, held = chunk.states(at, x, dt, A, B, keep, start)
             dC[at] = (held[1:] @ dy[at, ..., None]).squeeze(-1)
             # Of a state: what its own token reads from it, and what it hands to the next.
-            dstate = C[at, ..., None] * dy[at, ..., None, :]
+            dstate = dstates[: len(decay)]
+            torch.mul(C[at, ..., None], dy[at, ..., None, :], out=dstate)
             dstate[-1] += carry
-            for t in range(len(dstate) - 1, 0, -1):
-                dstate[t - 1].addcmul_(dstate[t], decay[t])
+            for now, later, rate in reversed(back[: len(decay) - 1]):
+                now.addcmul_(later, rate)
             carry = dstate[0] * decay[0]
             dwrite = (B[at, ..., None, :] @ dstate).squeeze(-2)
             dB[at] = (dstate @ (x[at] * dt[at])[..., None]).squeeze(-1)
@@ -106,14 +109,23 @@ def chunks(l: int, size: int) -> list[slice]:
     return [slice(i, i + size) for i in range(0, l, size)]
 
 
-def states(at, x, dt, A, B, keep, start):
-    """Decays (k b h n p) of one chunk, and its states with the one before them (1 + k b h n p)."""
-    decay = (dt[at, ..., None, :] * A).exp_()
-    if keep is not None:
-        decay *= keep[at]
-    held = decay.new_empty(len(decay) + 1, *start.shape)
-    held[0] = start
-    torch.mul(B[at, ..., None], (x[at] * dt[at])[..., None, :], out=held[1:])
-    for t in range(len(decay)):
-        held[t + 1].addcmul_(held[t], decay[t])
-    return decay, held
+class Chunk:
+    """Memory for the decays and states of up to k tokens: every chunk works in the same."""
+
+    def __init__(self, k: int, state: Tensor):
+        self.decay = state.new_empty(k, *state.shape)
+        self.held = state.new_empty(k + 1, *state.shape)
+        self.steps = list(zip(self.held, self.held[1:], self.decay, strict=False))
+
+    def states(self, at, x, dt, A, B, keep, start):
+        """Decays (k b h n p) of one chunk, and its states with the one before (1 + k b h n p)."""
+        k = len(dt[at])
+        decay, held = self.decay[:k], self.held[: k + 1]
+        torch.mul(dt[at, ..., None, :], A, out=decay).exp_()
+        if keep is not None:
+            decay *= keep[at]
+        held[0] = start
+        torch.mul(B[at, ..., None], (x[at] * dt[at])[..., None, :], out=held[1:])
+        for before, now, rate in self.steps[:k]:
+            now.addcmul_(before, rate)
+        return decay, held

@@ -37,10 +37,10 @@ class Experiment(NamedTuple):
 def cases() -> list[Experiment]:
     """Every mixer on every task; every ablation on copying, which the whole of Zamba2 learns."""
     compared = [Experiment("mixers", name, 800, mixers(t.vocab)) for name, t in TASKS.items()]
-    return [*compared, Experiment("ablations", "copying", 400, ablations(TASKS["copying"].vocab))]
+    return [*compared, Experiment("ablations", "copying", 1000, ablations(TASKS["copying"].vocab))]
 
 
-def train_tasks(out: Path, seeds: int = 3, scale: float = 1.0, threads: int = 2) -> None:
+def train_tasks(out: Path, seeds: int = 5, scale: float = 1.0, threads: int = 2) -> None:
     """Train tiny models on the memory tasks and append a line for each trial to a file.
 
     Args:
