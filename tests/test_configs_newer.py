@@ -66,7 +66,51 @@ def qwen3_next(draw):
     }
 
 
-FAMILIES = {f.__name__: f for f in (qwen3_next,)}
+def latent(draw) -> dict:
+    """Latent attention with experts: at least two, of which the router adds up the best two."""
+    heads = draw(few)
+    return {
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "q_lora_rank": draw(st.none() | some),
+        "kv_lora_rank": draw(some),
+        "qk_nope_head_dim": draw(some),
+        "qk_rope_head_dim": draw(st.sampled_from((2, 4))),
+        "v_head_dim": draw(some),
+        "attention_bias": draw(flag),
+        "intermediate_size": draw(some),
+        "moe_intermediate_size": draw(some),
+        "n_shared_experts": draw(few),
+        "n_group": 1,
+        "topk_group": 1,
+    }
+
+
+def deepseek_v3(draw):
+    layers = draw(few)
+    config = common(draw, draw(some), layers) | latent(draw)
+    config |= routed(draw, "n_routed_experts", draw(st.integers(2, 5)))
+    return config | {"first_k_dense_replace": draw(st.integers(0, layers + 1))}
+
+
+def kimi_linear(draw):
+    layers = draw(st.integers(1, 6))
+    config = common(draw, draw(some), layers) | latent(draw)
+    config |= routed(draw, "num_local_experts", draw(st.integers(2, 5)))
+    sizes = {"num_heads": draw(few), "head_dim": draw(some), "short_conv_kernel_size": draw(taps)}
+    kinds = either(draw, layers, FULL, LINEAR)
+    if draw(flag):  # as the hub's file has it
+        numbers = {k: [i + 1 for i in range(layers) if kinds[i] == k] for k in (FULL, LINEAR)}
+        lists = {"full_attn_layers": numbers[FULL], "kda_layers": numbers[LINEAR]}
+        dense = draw(st.integers(0, layers))
+        return config | {"linear_attn_config": sizes | lists, "first_k_dense_replace": dense}
+    names = {"num_heads": "linear_num_heads", "head_dim": "linear_head_dim"}
+    names["short_conv_kernel_size"] = "linear_conv_kernel_dim"
+    config |= {names[k]: n for k, n in sizes.items()} | {"layer_types": kinds}
+    return config | {"mlp_layer_types": either(draw, layers, "sparse", "dense")}
+
+
+FAMILIES = {f.__name__: f for f in (qwen3_next, deepseek_v3, kimi_linear)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,7 +4,8 @@ Each family runs in transformers, tiny, on the CPU, on paths that torch's counte
 attention (a fused one is not counted) and experts one by one. Two things are put right before the
 numbers are compared: a causal convolution pads, so torch runs it on d_conv - 1 more positions; and
 transformers' Mamba-2 copies B and C to each head, and carries the state over chunks with a product
-of all pairs of chunks; its gated DeltaNet copies keys to the heads that share them. Mamba-1's
+of all pairs of chunks; its gated DeltaNet copies keys to the heads that share them, and KDA's
+triangular solve is a product with an inverse where the scores are elementwise. Mamba-1's
 recurrence is elementwise in torch, but for its last product; torch counts no triangular solve.
 """
 
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cookbook_lib.calculators.configs import read_config
 from cookbook_lib.calculators.costs import Block, Run
-from cookbook_lib.calculators.specs import GatedDeltaNet, Mamba2
+from cookbook_lib.calculators.specs import KDA, GatedDeltaNet, Mamba2
 
 B, L = 2, 21  # not a multiple of the chunk
 SIZES = {
@@ -30,6 +31,9 @@ SIZES = {
 }
 MAMBA2 = {"mamba_n_heads": 8, "mamba_d_state": 16, "mamba_chunk_size": 8}
 KINDS = ["linear_attention", "full_attention"]
+LATENT = {"num_key_value_heads": 4, "q_lora_rank": 20, "kv_lora_rank": 12, "v_head_dim": 10}
+LATENT |= {"qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "first_k_dense_replace": 1}
+LATENT |= {"moe_intermediate_size": 24, "num_experts_per_tok": 3, "n_group": 1, "topk_group": 1}
 FAMILIES = {
     "llama": SIZES | {"num_hidden_layers": 2},
     "qwen3": SIZES | {"num_hidden_layers": 2, "head_dim": 8},
@@ -71,6 +75,11 @@ FAMILIES = {
     | {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
     | {"linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 16}
     | {"linear_value_head_dim": 24, "shared_expert_intermediate_size": 40},
+    "deepseek_v3": SIZES | LATENT | {"num_hidden_layers": 2, "n_routed_experts": 4},
+    "kimi_linear": SIZES
+    | LATENT
+    | {"num_hidden_layers": 3, "layer_types": [*KINDS, KINDS[0]], "num_local_experts": 4}
+    | {"linear_num_heads": 3, "linear_head_dim": 12, "pad_token_id": 0},
 }
 
 
@@ -104,6 +113,9 @@ def as_transformers_runs(block: Block) -> Counter:
     if isinstance(block, GatedDeltaNet):
         keys = sum(r.flops for r in rows if r.op in ("scores", "keys"))
         matmul += keys * (block.per_k - 1)
+    if isinstance(block, KDA):
+        matmul += sum(r.flops for r in rows if r.op == "solve")
+        matmul -= sum(r.flops for r in rows if r.op in ("scores", "system"))
     return Counter(matmul=matmul, conv=conv)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cookbook_lib.calculators.configs import (
+    deepseek,
     gpt,
     hybrids,
     llama,
@@ -26,6 +27,7 @@ from cookbook_lib.calculators.model import Model
 
 READERS: dict[str, Callable[[Fields], Model]] = {
     "bamba": hybrids.bamba,
+    "deepseek_v3": deepseek.deepseek_v3,
     "falcon_h1": hybrids.falcon_h1,
     "falcon_mamba": mamba.mamba,
     "gemma2": llama.gemma2,
@@ -33,6 +35,7 @@ READERS: dict[str, Callable[[Fields], Model]] = {
     "gpt_neox": gpt.gpt_neox,
     "granitemoehybrid": hybrids.granitemoehybrid,
     "jamba": hybrids.jamba,
+    "kimi_linear": deepseek.kimi_linear,
     "llama": llama.llama,
     "mamba": mamba.mamba,
     "mamba2": mamba.mamba2,

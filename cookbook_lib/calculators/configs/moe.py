@@ -21,7 +21,7 @@ def experts(f: Fields, d: int, d_ff: int, n: int, k: int, *names: str, **options
     """Routed experts; `names` are the spellings of their number, `n` and `k` the defaults."""
     total = f.count(*names, default=n)
     most = (f.find(names) or names[0], total)
-    topk = f.count("num_experts_per_tok", default=k, high=most)
+    topk = f.count("num_experts_per_tok", "num_experts_per_token", default=k, high=most)
     return MoE(d_model=d, d_ff=d_ff, n_experts=total, topk=topk, **options)
 
 

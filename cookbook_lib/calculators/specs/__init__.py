@@ -2,6 +2,7 @@
 
 from cookbook_lib.calculators.specs.attention import Attention
 from cookbook_lib.calculators.specs.delta import GatedDeltaNet
+from cookbook_lib.calculators.specs.kda import KDA
 from cookbook_lib.calculators.specs.layers import (
     Embedding,
     Gate,
@@ -12,11 +13,14 @@ from cookbook_lib.calculators.specs.layers import (
     ShortConv,
 )
 from cookbook_lib.calculators.specs.mamba3 import Mamba3
+from cookbook_lib.calculators.specs.mla import MLA
 from cookbook_lib.calculators.specs.mlp import MLP, MoE
 from cookbook_lib.calculators.specs.rwkv7 import RWKV7, RWKV7ChannelMix
 from cookbook_lib.calculators.specs.ssm import Mamba1, Mamba2
 
 __all__ = [
+    "KDA",
+    "MLA",
     "MLP",
     "RWKV7",
     "Attention",

@@ -6,6 +6,14 @@ from cookbook_lib.calculators.costs import Block, Run, choose
 from cookbook_lib.calculators.einsums import Op, linear
 
 
+def seen(run: Run, window: int | None = None) -> int:
+    """Query-key pairs that the causal mask (and the window) keeps."""
+    first = run.s - run.l + 1  # keys that the first new token sees
+    window = window or run.s
+    growing = max(0, min(run.l, window - first + 1))  # queries that see less than a window
+    return growing * (2 * first + growing - 1) // 2 + (run.l - growing) * window
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attention(Block):
     """Softmax attention: MHA, GQA and MQA by `n_kv_heads`, sliding by `window`.
@@ -63,10 +71,7 @@ class Attention(Block):
 
     def pairs(self, run: Run) -> int:
         """Query-key pairs that the causal mask (and the window) keeps."""
-        first = run.s - run.l + 1  # keys that the first new token sees
-        window = self.window or run.s
-        growing = max(0, min(run.l, window - first + 1))  # queries that see less than a window
-        return growing * (2 * first + growing - 1) // 2 + (run.l - growing) * window
+        return seen(run, self.window)
 
     def ops(self, run):
         q, kv = "b l n_kv_heads per_kv head_dim", "b s n_kv_heads head_dim"
