@@ -110,7 +110,72 @@ def kimi_linear(draw):
     return config | {"mlp_layer_types": either(draw, layers, "sparse", "dense")}
 
 
-FAMILIES = {f.__name__: f for f in (qwen3_next, deepseek_v3, kimi_linear)}
+def heads(draw) -> dict:
+    """Heads of an even size in a width of 24 * k, as rotary embeddings need."""
+    kv = draw(st.sampled_from((1, 2)))
+    return {"num_key_value_heads": kv, "num_attention_heads": kv * draw(few)}
+
+
+def lfm2(draw, dense: bool = True):
+    layers = draw(st.integers(1, 6))
+    config = common(draw, 24 * draw(few), layers) | heads(draw)
+    config |= {"intermediate_size": draw(some), "conv_L_cache": draw(taps), "conv_bias": draw(flag)}
+    kinds = either(draw, layers, FULL, "conv")
+    if not dense or draw(flag):
+        config["layer_types"] = kinds
+    else:
+        config["full_attn_idxs"] = [i for i in range(layers) if kinds[i] == FULL]
+    if dense and draw(flag):
+        adjust = draw(st.sampled_from((1.0, 1.3, 2)))
+        config |= {"block_ff_dim": draw(st.integers(2, 9)), "block_ffn_dim_multiplier": adjust}
+        config |= {"block_multiple_of": draw(st.integers(1, 16))}
+        config |= {"tie_embedding": draw(flag)}
+    elif dense:
+        config["block_auto_adjust_ff_dim"] = False
+    return config
+
+
+def lfm2_moe(draw):
+    config = lfm2(draw, dense=False) | routed(draw, "num_experts", draw(some))
+    layers = config["num_hidden_layers"]
+    return config | {
+        "moe_intermediate_size": draw(some),
+        "num_dense_layers": draw(st.integers(0, layers + 1)),
+        "use_expert_bias": draw(flag),
+    }
+
+
+def recurrent_gemma(draw):
+    d = 24 * draw(few)
+    period = draw(st.lists(st.sampled_from(("recurrent", "attention")), min_size=1, max_size=4))
+    layers = draw(st.integers(len(period), 6))
+    config = common(draw, d, layers) | heads(draw)
+    if draw(flag):
+        del config["num_key_value_heads"]
+    return config | {
+        "block_types": [*period[:-1], "attention"],
+        "head_dim": d // config["num_attention_heads"],
+        "lru_width": draw(st.sampled_from((None, d))),
+        "intermediate_size": draw(st.integers(2, 9)),
+        "attention_window_size": draw(st.integers(2, 9)),
+        "conv1d_width": draw(taps),
+        "attention_bias": draw(flag),
+    }
+
+
+def minimax(draw):
+    layers = draw(st.integers(1, 6))
+    config = common(draw, 24 * draw(few), layers) | heads(draw)
+    config |= routed(draw, "num_local_experts", draw(some))
+    config |= draw(st.just({}) | st.just({"layer_types": either(draw, layers, FULL, LINEAR)}))
+    config |= draw(st.just({}) | st.builds(dict, head_dim=st.sampled_from((2, 4, 6))))
+    return config | {"intermediate_size": draw(some), "block_size": draw(st.integers(2, 9))}
+
+
+FAMILIES = {
+    f.__name__: f
+    for f in (qwen3_next, deepseek_v3, kimi_linear, lfm2, lfm2_moe, recurrent_gemma, minimax)
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,3 +189,9 @@ def test_random_models_have_the_parameters_and_the_cache_of_transformers(family,
 
 def read(model_type: str, **fields):
     return from_dict({"model_type": model_type} | fields, "file")
+
+
+def test_a_recurrence_wider_than_the_model(folder):
+    """transformers cannot start such a model with a single token."""
+    sizes = {"hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 4, "head_dim": 6}
+    assert_same("recurrent_gemma", sizes | {"lru_width": 40, "vocab_size": 9}, folder, s=7)

@@ -5,7 +5,8 @@ attention (a fused one is not counted) and experts one by one. Two things are pu
 numbers are compared: a causal convolution pads, so torch runs it on d_conv - 1 more positions; and
 transformers' Mamba-2 copies B and C to each head, and carries the state over chunks with a product
 of all pairs of chunks; its gated DeltaNet copies keys to the heads that share them, and KDA's
-triangular solve is a product with an inverse where the scores are elementwise. Mamba-1's
+triangular solve is a product with an inverse where the scores are elementwise; MiniMax's last
+chunk is not padded. Mamba-1's
 recurrence is elementwise in torch, but for its last product; torch counts no triangular solve.
 """
 
@@ -19,9 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cookbook_lib.calculators.configs import read_config
 from cookbook_lib.calculators.costs import Block, Run
-from cookbook_lib.calculators.specs import KDA, GatedDeltaNet, Mamba2
+from cookbook_lib.calculators.specs import KDA, GatedDeltaNet, Lightning, Mamba2
 
-B, L = 2, 21  # not a multiple of the chunk
+B, L, CHUNK = 2, 21, 8  # not a multiple of the chunk
 SIZES = {
     "hidden_size": 64,
     "num_attention_heads": 4,
@@ -80,6 +81,14 @@ FAMILIES = {
     | LATENT
     | {"num_hidden_layers": 3, "layer_types": [*KINDS, KINDS[0]], "num_local_experts": 4}
     | {"linear_num_heads": 3, "linear_head_dim": 12, "pad_token_id": 0},
+    "lfm2": SIZES | {"num_hidden_layers": 2, "layer_types": ["conv", KINDS[1]]},
+    "lfm2_moe": SIZES
+    | {"num_hidden_layers": 3, "layer_types": ["conv", KINDS[1], "conv"], "num_dense_layers": 1}
+    | {"moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 3},
+    "recurrent_gemma": SIZES | {"num_hidden_layers": 3, "head_dim": 16, "lru_width": 80},
+    "minimax": SIZES
+    | {"num_hidden_layers": 2, "layer_types": KINDS, "num_local_experts": 4}
+    | {"block_size": CHUNK},
 }
 
 
@@ -116,6 +125,13 @@ def as_transformers_runs(block: Block) -> Counter:
     if isinstance(block, KDA):
         matmul += sum(r.flops for r in rows if r.op == "solve")
         matmul -= sum(r.flops for r in rows if r.op in ("scores", "system"))
+    if isinstance(block, Lightning):
+        short = {"scores": 2, "within": 2, "chunk_state": 1, "between": 1}  # axes that are q or k
+        for row in (r for r in rows if r.op in short):
+            full, rest = divmod(L, CHUNK)
+            power = short[row.op]
+            done = full * CHUNK**power + rest**power
+            matmul += row.flops * done // (-(-L // CHUNK) * CHUNK**power) - row.flops
     return Counter(matmul=matmul, conv=conv)
 
 

@@ -112,14 +112,15 @@ def model(
     norm_bias: bool = False,
     positions: Layout = (),
     family: str = "",
+    tie: tuple[str, ...] = ("tie_word_embeddings",),
 ) -> Model:
     """The embedding before the layers, the norm and the head after them.
 
-    `vocab` and `tied` are the class's defaults; a class that never ties says None. Letters that
-    the pattern does not use are left out.
+    `vocab` and `tied` are the class's defaults; a class that never ties says None. `tie`: spellings
+    of the field that says it. Letters that the pattern does not use are left out.
     """
     vocab = f.count("vocab_size", default=vocab)
-    tied = f.flag("tie_word_embeddings", default=bool(tied)) and tied is not None
+    tied = f.flag(*tie, default=bool(tied)) and tied is not None
     return Model(
         name=f.where,
         family=family or f.data["model_type"],
