@@ -172,9 +172,24 @@ def minimax(draw):
     return config | {"intermediate_size": draw(some), "block_size": draw(st.integers(2, 9))}
 
 
+def xlstm(draw):
+    """Widths in steps of 64: transformers' cache rounds up to that, its layers do not."""
+    d = 128 * draw(st.integers(1, 2))
+    return common(draw, d, draw(few)) | {
+        "num_heads": draw(st.sampled_from((1, 2, 4))),
+        "qk_dim_factor": draw(st.sampled_from((0.5, 1.0))),
+        "v_dim_factor": draw(st.sampled_from((0.5, 1.0, 2.0))),
+        "ffn_proj_factor": draw(st.floats(0.1, 3)),
+        "ffn_round_up_to_multiple_of": draw(st.integers(1, 64)),
+        "use_bias": draw(flag),
+        "weight_mode": draw(st.sampled_from(("single", "fused"))),
+        "chunk_size": draw(st.integers(2, 9)),
+    }
+
+
 FAMILIES = {
     f.__name__: f
-    for f in (qwen3_next, deepseek_v3, kimi_linear, lfm2, lfm2_moe, recurrent_gemma, minimax)
+    for f in (qwen3_next, deepseek_v3, kimi_linear, lfm2, lfm2_moe, recurrent_gemma, minimax, xlstm)
 }
 
 

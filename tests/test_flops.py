@@ -86,6 +86,8 @@ FAMILIES = {
     | {"num_hidden_layers": 3, "layer_types": ["conv", KINDS[1], "conv"], "num_dense_layers": 1}
     | {"moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 3},
     "recurrent_gemma": SIZES | {"num_hidden_layers": 3, "head_dim": 16, "lru_width": 80},
+    "xlstm": {"hidden_size": 128, "num_hidden_layers": 2, "vocab_size": 99, "num_heads": 4}
+    | {"chunk_size": 7},  # else it runs the rest token by token
     "minimax": SIZES
     | {"num_hidden_layers": 2, "layer_types": KINDS, "num_local_experts": 4}
     | {"block_size": CHUNK},

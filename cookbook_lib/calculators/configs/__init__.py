@@ -23,6 +23,7 @@ from cookbook_lib.calculators.configs import (
     native,
     nemotron,
     qwen,
+    xlstm,
     zyphra,
 )
 from cookbook_lib.calculators.configs.fields import Fields
@@ -55,6 +56,7 @@ READERS: dict[str, Callable[[Fields], Model]] = {
     "qwen3_moe": moe.qwen3_moe,
     "qwen3_next": qwen.qwen3_next,
     "recurrent_gemma": griffin.recurrent_gemma,
+    "xlstm": xlstm.xlstm,
     "zamba": zyphra.zamba,
     "zamba2": zyphra.zamba2,
 }

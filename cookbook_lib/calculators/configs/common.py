@@ -88,9 +88,10 @@ def layers(
     channels: list[dict[str, Block]],
     norms: tuple[str, str] = ("input_layernorm", "post_attention_layernorm"),
     prefix: str = "model.layers.{i}.",
+    norm_bias: bool = False,
 ) -> Letters:
     """A letter for each mixer with each of the channel mixers: {"mn": …} with [mlp, experts]."""
-    norm = Norm(d_model=d)
+    norm = Norm(d_model=d, bias=norm_bias)
     return tuple(
         (letter, named(prefix, **{norms[0]: norm}, **mixer, **{norms[1]: norm}, **channel))
         for letters, mixer in mixers.items()

@@ -17,6 +17,7 @@ from cookbook_lib.calculators.specs.lightning import Lightning
 from cookbook_lib.calculators.specs.mamba3 import Mamba3
 from cookbook_lib.calculators.specs.mla import MLA
 from cookbook_lib.calculators.specs.mlp import MLP, MoE
+from cookbook_lib.calculators.specs.mlstm import MLSTM
 from cookbook_lib.calculators.specs.rg_lru import RGLRU
 from cookbook_lib.calculators.specs.rwkv7 import RWKV7, RWKV7ChannelMix
 from cookbook_lib.calculators.specs.ssm import Mamba1, Mamba2
@@ -25,6 +26,7 @@ __all__ = [
     "KDA",
     "MLA",
     "MLP",
+    "MLSTM",
     "RGLRU",
     "RWKV7",
     "Attention",
