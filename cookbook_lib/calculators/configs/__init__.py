@@ -23,6 +23,7 @@ from cookbook_lib.calculators.configs import (
     native,
     nemotron,
     qwen,
+    rwkv,
     xlstm,
     zyphra,
 )
@@ -56,6 +57,7 @@ READERS: dict[str, Callable[[Fields], Model]] = {
     "qwen3_moe": moe.qwen3_moe,
     "qwen3_next": qwen.qwen3_next,
     "recurrent_gemma": griffin.recurrent_gemma,
+    "rwkv7": rwkv.rwkv7,
     "xlstm": xlstm.xlstm,
     "zamba": zyphra.zamba,
     "zamba2": zyphra.zamba2,
