@@ -15,12 +15,21 @@ from collections import Counter
 
 import pytest
 import torch
-from reference import AutoConfig, AutoModelForCausalLM, saved
+from reference import AutoConfig, AutoModelForCausalLM, DynamicCache, saved
 from torch.utils.flop_counter import FlopCounterMode
 
 from cookbook_lib.calculators.configs import read_config
 from cookbook_lib.calculators.costs import Block, Run
-from cookbook_lib.calculators.specs import KDA, GatedDeltaNet, Lightning, Mamba2
+from cookbook_lib.calculators.specs import (
+    KDA,
+    MLA,
+    MLSTM,
+    RGLRU,
+    GatedConv,
+    GatedDeltaNet,
+    Lightning,
+    Mamba2,
+)
 
 B, L, CHUNK = 2, 21, 8  # not a multiple of the chunk
 SIZES = {
@@ -94,16 +103,30 @@ FAMILIES = {
 }
 
 
-def torch_counts(config) -> Counter:
-    """FLOPs of products (mm, bmm, …) and of convolutions in one forward pass."""
+def small(config) -> torch.nn.Module:
+    """The model with random weights, on the paths that torch's counter sees."""
     config._attn_implementation = "eager"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_config(config).eval()
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.randint(0, 99, (B, L)), use_cache=False, logits_to_keep=0)
+    return model
+
+
+def torch_counts(config, decode: bool = False) -> Counter:
+    """FLOPs of products (mm, bmm, …) and of convolutions: of L tokens, or of the last alone."""
+    model, tokens, given = small(config), torch.randint(0, 99, (B, L)), {"use_cache": False}
+    with torch.no_grad():
+        if decode:
+            given = {"use_cache": True}
+            if config.model_type == "recurrent_gemma":  # keeps its cache to itself
+                given["past_key_values"] = DynamicCache(config=config)
+            out = dict(model(tokens[:, :-1], **given)) | given
+            given |= {k: out[k] for k in ("cache_params", "past_key_values") if k in out}
+            tokens = tokens[:, -1:]
+        with FlopCounterMode(display=False) as counter:
+            model(tokens, **given, logits_to_keep=0)
     counts = counter.get_flop_counts()["Global"]
     conv = sum(n for op, n in counts.items() if "convolution" in str(op))
     return +Counter(conv=conv, matmul=counter.get_total_flops() - conv)
@@ -144,3 +167,41 @@ def test_products_and_convolutions(family, tmp_path):
     model = read_config(saved(config, tmp_path, full=True))
     ours = sum((as_transformers_runs(block) for _, block in model.layout), Counter())
     assert ours == torch_counts(config)
+
+
+def as_transformers_decodes(block: Block) -> Counter:
+    """The rows of one token after L - 1, with the differences of transformers' paths.
+
+    What the delta rules read is elementwise there, what linear attention writes a product. A
+    convolution runs over its state and the new token, which gives two columns; RecurrentGemma's is
+    elementwise. Latents are expanded, all of them.
+    """
+    run = Run(b=B, l=1, s=L)
+    rows, size = block.rows(run), block.size(run)
+    matmul, conv = (sum(r.flops for r in rows if r.kind == k) for k in ("matmul", "conv"))
+    match block:
+        case GatedDeltaNet() | KDA():
+            matmul -= sum(r.flops for r in rows if r.op in ("held", "read"))
+            conv *= 2
+        case GatedConv():
+            conv *= 2
+        case RGLRU():
+            conv = 0
+        case Lightning() | MLSTM():
+            matmul += sum(2 * r.flops for r in rows if r.op == "write")
+        case MLA():
+            forms = ((1, block.expanded()), (-1, block.absorbed()))
+            matmul += sum(s * op.row("", "", size, False).flops for s, ops in forms for op in ops)
+    return Counter(matmul=matmul, conv=conv)
+
+
+NEWER = ("deepseek_v3", "kimi_linear", "lfm2", "lfm2_moe", "minimax", "qwen3_next", "xlstm")
+
+
+@pytest.mark.parametrize("family", ("llama", "mixtral", "recurrent_gemma", *NEWER))
+def test_products_and_convolutions_of_one_token(family, tmp_path):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **FAMILIES[family])
+    model = read_config(saved(config, tmp_path, full=True))
+    ours = sum((as_transformers_decodes(block) for _, block in model.layout), Counter())
+    assert +ours == torch_counts(config, decode=True)

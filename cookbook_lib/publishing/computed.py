@@ -73,20 +73,27 @@ def ingredients() -> str:
         "|---|---|--:|--:|--:|",
     ]
     for name, (spec, mixes, source) in SPECS.items():
-        state = " / ".join(f"{spec.state_bytes(s=s) / 2**20:.1f}" for s in (4096, CONTEXT))
+        state = " / ".join(mebibytes(spec.state_bytes(s=s)) for s in (4096, CONTEXT))
         flops = " / ".join(f"{spec.flops(l=1, s=s) / 1e6:.0f}" for s in (4096, CONTEXT))
         kept = f"{state} MiB" if spec.states() else "none"
         lines.append(f"| {link(name, source)} | {mixes} | {kept} | {flops} | {millions(spec)} |")
     for name, (mixes, kept, flops, source) in WITHOUT_SPEC.items():
         lines.append(f"| {link(name, source)} | {mixes} | {kept} | {flops} | |")
     note = (
-        f"One layer of width {D}, one sequence, bf16, SSM states in float32; computed from specs."
+        f"One layer of width {D}, one sequence, bf16; recurrent states in the dtype of their "
+        "frameworks, most in float32; computed from specs."
     )
     return "\n".join([*lines, "", f"<small>{note}</small>"])
 
 
 def link(name: str, source: str) -> str:
     return f"[{name}](https://arxiv.org/abs/{source})"
+
+
+def mebibytes(nbytes: int) -> str:
+    """MiB with one digit behind the point, or with as many as a small number needs."""
+    mib = nbytes / 2**20
+    return f"{mib:.1f}" if mib >= 0.1 else f"{mib:.2g}"
 
 
 def millions(spec: Block) -> str:

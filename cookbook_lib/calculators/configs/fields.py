@@ -4,7 +4,7 @@ from math import isfinite
 from typing import Any, NoReturn
 
 REQUIRED = object()
-MOST = 1e300  # of a number that is not whole: infinity is refused
+MOST = 1e100  # of any number: products of three still fit a float
 
 
 class Fields:
@@ -52,7 +52,7 @@ class Fields:
             return value
         if isinstance(value, float) and isfinite(value) and value == int(value):
             value = int(value)  # some files say 2.0
-        if type(value) is not int or value < low:
+        if type(value) is not int or not low <= value <= MOST:
             self.fail(name, f"a whole number of at least {low}")
         field, most = high if isinstance(high, tuple) else ("", high)
         if most is not None and value > most:
