@@ -1,5 +1,6 @@
 """What most families share: attention's fields, the norms of a layer, and the model around them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from cookbook_lib.calculators.configs.fields import REQUIRED, Fields
@@ -11,6 +12,8 @@ Letters = tuple[tuple[str, Layout], ...]
 ATTENTION = {"attention": "attention", "full_attention": "attention"}  # older and newer names
 MAMBA = {"mamba": "mamba", "linear_attention": "mamba"}
 EITHER = ATTENTION | MAMBA
+KINDS = {"linear_attention": "m", "full_attention": "a"}  # a layer's letter with an MLP
+ROUTED = {"m": "n", "a": "e"}  # and with experts
 MOST_LAYERS = 10_000  # more is a slip of the keyboard, not a model
 
 
@@ -80,6 +83,11 @@ def mamba1(f: Fields, d: int, **options) -> Mamba1:
 def named(prefix: str, **parts) -> Layout:
     """A layer's layout: `named("model.layers.{i}.", mlp=…)`; `__` in a key is a dot."""
     return tuple((prefix + key.replace("__", "."), block) for key, block in parts.items())
+
+
+def lettered(kinds: Iterable[str], routes: Iterable[bool]) -> str:
+    """The pattern of layers of these kinds, "m" or "a", some of them with experts."""
+    return "".join(ROUTED[k] if routed else k for k, routed in zip(kinds, routes, strict=True))
 
 
 def layers(

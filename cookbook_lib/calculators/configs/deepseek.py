@@ -1,6 +1,6 @@
 """Latent attention and fine experts: DeepSeek-V3, and Kimi Linear, which mixes KDA in."""
 
-from cookbook_lib.calculators.configs.common import layers, model
+from cookbook_lib.calculators.configs.common import KINDS, layers, lettered, model
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.configs.llama import sizes
 from cookbook_lib.calculators.configs.moe import GATE, experts
@@ -8,9 +8,7 @@ from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.specs import KDA, MLA, MLP
 
-KINDS = {"linear_attention": "m", "full_attention": "a"}
-CHANNELS = {"dense": "dense", "sparse": "sparse"}
-PAIRS = {"m": "mn", "a": "ae"}  # a mixer's letter with an MLP, and with experts
+CHANNELS = {"dense": "", "sparse": "experts"}
 
 
 def deepseek_v3(f: Fields) -> Model:
@@ -18,9 +16,10 @@ def deepseek_v3(f: Fields) -> Model:
     d, n = sizes(f, 7168, 61)
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=18432))
     channels = [{"mlp": mlp}, routed(f, d, 2048, "n_routed_experts", "num_local_experts")]
-    dense = min(n, first_dense(f, 3))
+    dense = first_dense(f, 3)
+    pattern = lettered("a" * n, (i >= dense for i in range(n)))
     letters = layers(d, {"ae": {"self_attn": mla(f, d, 128, 1536)}}, channels)
-    return model(f, d, "a" * dense + "e" * (n - dense), letters, vocab=129280, tied=False)
+    return model(f, d, pattern, letters, vocab=129280, tied=False)
 
 
 def kimi_linear(f: Fields) -> Model:
@@ -30,11 +29,11 @@ def kimi_linear(f: Fields) -> Model:
     channels = [{"mlp": mlp}, routed(f, d, 1024, "num_local_experts", "num_experts")]
     mixers = {"mn": {"self_attn": kda(f, d)}, "ae": {"self_attn": mla(f, d, 32, None)}}
     dense = first_dense(f, 1)
-    sparse = ["dense" if i < dense else "sparse" for i in range(n)]
-    sparse = f.words("mlp_layer_types", length=n, among=CHANNELS, default=sparse)
+    routes = f.words("mlp_layer_types", length=n, among=CHANNELS)
+    routes = [i >= dense for i in range(n)] if routes is None else map(bool, routes)
     kinds = f.words("layer_types", length=n, among=KINDS) or kimi_kinds(f, n)
-    pattern = "".join(PAIRS[k][s == "sparse"] for k, s in zip(kinds, sparse, strict=True))
-    return model(f, d, pattern, layers(d, mixers, channels), vocab=163840, tied=None)
+    letters = layers(d, mixers, channels)
+    return model(f, d, lettered(kinds, routes), letters, vocab=163840, tied=None)
 
 
 def kimi_kinds(f: Fields, n: int) -> list[str]:

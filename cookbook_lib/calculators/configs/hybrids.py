@@ -4,6 +4,7 @@ from cookbook_lib.calculators.configs.common import (
     EITHER,
     attention,
     layers,
+    lettered,
     mamba1,
     mamba2,
     model,
@@ -35,10 +36,8 @@ def jamba(f: Fields) -> Model:
     attends = every(f, "attn_layer", 8, 4)
     kinds = f.words("layers_block_type", "layer_types", length=n, among=EITHER)
     routes = every(f, "expert_layer", 2, 1)
-    pattern = ""
-    for i in range(n):
-        here = kinds[i] == "attention" if kinds else attends(i)
-        pattern += ("ae" if here else "mn")[total > 1 and routes(i)]
+    here = (kinds[i] == "attention" if kinds else attends(i) for i in range(n))
+    pattern = lettered(("ma"[x] for x in here), (total > 1 and routes(i) for i in range(n)))
     letters = layers(d, mixers, channels, PRE_FF)
     return model(f, d, pattern, letters, vocab=65536, tied=False, **FINAL)
 

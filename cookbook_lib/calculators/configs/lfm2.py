@@ -1,6 +1,6 @@
 """LFM2: gated short convolutions, and attention in some layers; in the larger ones, experts."""
 
-from cookbook_lib.calculators.configs.common import attention, layers, model
+from cookbook_lib.calculators.configs.common import attention, layers, lettered, model
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.configs.llama import sizes
 from cookbook_lib.calculators.configs.moe import GATE, experts
@@ -35,7 +35,7 @@ def lfm2_moe(f: Fields) -> Model:
     kinds = listed(f, n)
     if kinds is None:
         f.fail("layer_types", f"a list of {n} names, conv or full_attention")
-    pattern = "".join({"m": "mn", "a": "ae"}[k][i >= dense] for i, k in enumerate(kinds))
+    pattern = lettered(kinds, (i >= dense for i in range(n)))
     channels = [{"feed_forward": mlp}, {"feed_forward": moe}]
     return model(f, d, pattern, layers(d, mixers(f, d), channels, NORMS), **AROUND)
 

@@ -1,13 +1,11 @@
 """Qwen3-Next: three layers of gated DeltaNet to one of gated attention, and many small experts."""
 
-from cookbook_lib.calculators.configs.common import attention, layers, model
+from cookbook_lib.calculators.configs.common import KINDS, attention, layers, lettered, model
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.configs.llama import sizes
 from cookbook_lib.calculators.configs.moe import GATE, experts, sparse
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.specs import MLP, Gate, GatedDeltaNet
-
-KINDS = {"linear_attention": "m", "full_attention": "a"}
 
 
 def qwen3_next(f: Fields) -> Model:
@@ -27,8 +25,8 @@ def qwen3_next(f: Fields) -> Model:
     every = f.count("full_attention_interval", default=4)
     kinds = f.words("layer_types", length=n, among=KINDS)
     kinds = kinds or ["m" if (i + 1) % every else "a" for i in range(n)]
-    pattern = "".join({"m": "mn", "a": "ae"}[k][r] for k, r in zip(kinds, routes, strict=True))
-    return model(f, d, pattern, layers(d, mixers, channels), vocab=151936, tied=False)
+    letters = layers(d, mixers, channels)
+    return model(f, d, lettered(kinds, routes), letters, vocab=151936, tied=False)
 
 
 def delta(f: Fields, d: int) -> GatedDeltaNet:
