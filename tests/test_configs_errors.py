@@ -82,6 +82,8 @@ WRONG = [
     ("minimax", {"sliding_window": 8}, "sliding_window is 8, expected null"),
     ("xlstm", {"qk_dim_factor": 0.3}, "that gives a multiple of num_heads (8)"),
     ("xlstm", {"weight_mode": "both"}, "weight_mode is 'both', expected one of single, fused"),
+    ("rwkv7", {"head_dim": None, "num_heads": 5}, "num_heads is 5, expected a number that divides"),
+    ("rwkv7", {"head_dim": 8}, "decay_low_rank_dim is missing; it has no default"),
     ("rwkv7", {"attn": {"layers": [1]}}, "expected null: attention in some layers"),
     ("rwkv7", {"value_dim": 32}, "value_dim is 32, expected null or hidden_size (16)"),
     ("rwkv7", {"head_dim": 5}, "head_dim is 5, expected a number that divides hidden_size (16)"),

@@ -5,7 +5,7 @@ from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.specs import RWKV7, Norm, RWKV7ChannelMix
 
-RANKS = {"w": ("decay", 64), "a": ("a", 64), "v": ("v", 16), "g": ("gate", 128)}
+RANKS = {"w": "decay", "a": "a", "v": "v", "g": "gate"}  # defaults differ between versions: none
 
 
 def rwkv7(f: Fields) -> Model:
@@ -15,11 +15,12 @@ def rwkv7(f: Fields) -> Model:
         f.fail("attn", "null: attention in some layers is not supported")
     if f.data.get("value_dim") not in (None, d, [d] * n):
         f.fail("value_dim", f"null or hidden_size ({d}): wider values are not supported")
-    heads = f.nullable("num_heads", default=None)
-    head = f.nullable("head_dim", default=64) or d // (heads or d)
-    if d % head:
+    head = f.nullable("head_dim", default=64)
+    if head is None:
+        head = d // f.part("num_heads", of=("hidden_size", d))
+    elif d % head:
         f.fail("head_dim", f"a number that divides hidden_size ({d})")
-    ranks = {f"rank_{k}": f.count(f"{x}_low_rank_dim", default=v) for k, (x, v) in RANKS.items()}
+    ranks = {f"rank_{k}": f.count(f"{x}_low_rank_dim") for k, x in RANKS.items()}
     time = RWKV7(d_model=d, headdim=head, **ranks)
     channel = RWKV7ChannelMix(d_model=d, d_ff=width(f, d))
     bias = f.flag("norm_bias", default=True)
