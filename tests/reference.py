@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from cookbook_lib.calculators.configs import read_config
 from cookbook_lib.calculators.model import Model
@@ -28,13 +28,18 @@ def parameters(module: torch.nn.Module) -> dict[str, int]:
 def cache_bytes(module: torch.nn.Module, b: int, s: int) -> int:
     """Bytes of all tensors in the cache after a forward pass over s tokens of b sequences.
 
-    Whole numbers are left out: they say how wide a window is, not what was seen.
+    Whole numbers are left out: they say how wide a window is, not what was seen. RecurrentGemma
+    keeps its recurrent states in the modules, and does not return the cache that it makes.
     """
     tokens = torch.zeros(b, s, dtype=torch.long, device="meta")
+    inside = [part for part in module.modules() if hasattr(part, "conv1d_state")]
+    silent = module.config.model_type == "recurrent_gemma"
+    given = {"past_key_values": DynamicCache(config=module.config)} if silent else {}
     with torch.no_grad():
-        out = module(tokens, use_cache=True)
-    cache = out.cache_params if "cache_params" in out else out.past_key_values  # pure SSMs have one
-    return sum(t.nbytes for t in tensors(cache, set()) if t.is_floating_point())
+        out = dict(module(tokens, use_cache=True, **given)) | given
+    cache = out["cache_params" if "cache_params" in out else "past_key_values"]  # pure SSMs' name
+    kept = [(part.conv1d_state, part.rg_lru.recurrent_states) for part in inside]
+    return sum(t.nbytes for t in tensors([cache, kept], set()) if t.is_floating_point())
 
 
 def tensors(thing, seen: set[int]):

@@ -335,3 +335,5 @@ def test_says_what_is_wrong():
         RoPE(scaling="linaer")
     with pytest.raises(ValueError, match="dim is 7"):
         RoPE(dim=7)
+    with pytest.raises(ValueError, match="gated is True, expected False: a gate can be counted"):
+        Attention(specs.Attention(d_model=8, n_heads=2, n_kv_heads=1, head_dim=4, gated=True))

@@ -5,6 +5,7 @@ import json
 import pytest
 from transformers import AutoConfig
 
+from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.configs import READERS, from_dict, read_config
 
 SIZES = {
@@ -62,6 +63,30 @@ WRONG = [
         "expand is -1, expected no negative size",
     ),  # not needed
     ("llama", {"rope_theta": float("nan")}, "rope_theta is nan, expected a number"),  # nor this
+    ("qwen3_next", {"linear_num_key_heads": 3}, "divides linear_num_value_heads (32)"),
+    ("deepseek_v3", {"moe_layer_freq": 2}, "moe_layer_freq is 2, expected 1: experts in every"),
+    (
+        "deepseek_v3",
+        {"n_routed_experts": 4, "num_experts_per_tok": 8},
+        "is 8, expected at most n_routed_experts (4)",
+    ),
+    (
+        "kimi_linear",
+        {"linear_attn_config": {"full_attn_layers": [3], "kda_layers": [1]}},
+        "linear_attn_config: kda_layers is [1], expected the numbers from 1 to 3",
+    ),
+    ("lfm2", {"block_ffn_dim_multiplier": 0}, "expected a number that leaves a width of at least"),
+    ("lfm2_moe", {}, "layer_types is None, expected a list of 3 names, conv or full_attention"),
+    ("recurrent_gemma", {"lru_width": 18}, "that divides lru_width (18)"),
+    ("recurrent_gemma", {"block_types": []}, "block_types is a list of 0, expected a list of name"),
+    ("minimax", {"sliding_window": 8}, "sliding_window is 8, expected null"),
+    ("xlstm", {"qk_dim_factor": 0.3}, "that gives a multiple of num_heads (8)"),
+    ("xlstm", {"weight_mode": "both"}, "weight_mode is 'both', expected one of single, fused"),
+    ("rwkv7", {"head_dim": None, "num_heads": 5}, "num_heads is 5, expected a number that divides"),
+    ("rwkv7", {"head_dim": 8}, "decay_low_rank_dim is missing; it has no default"),
+    ("rwkv7", {"attn": {"layers": [1]}}, "expected null: attention in some layers"),
+    ("rwkv7", {"value_dim": 32}, "value_dim is 32, expected null or hidden_size (16)"),
+    ("rwkv7", {"head_dim": 5}, "head_dim is 5, expected a number that divides hidden_size (16)"),
     ("gpt5", {}, "model_type is 'gpt5', expected one of bamba, "),
     (None, {}, "model_type is None, expected one of bamba, "),
 ]
@@ -99,11 +124,23 @@ def test_what_is_not_a_config_is_refused(text, says, tmp_path):
     assert line.startswith(f"{file}: ") and says in line and "\n" not in line
 
 
+def whole_config(family: str) -> dict:
+    """Every field of a family, with the defaults of transformers where it has the family."""
+    if family == "rwkv7":
+        fla = {"hidden_ratio": 4.0, "num_heads": 32, "value_dim": None, "attn": None}
+        return presets.entry("rwkv7-goose-world3-1.5b")["config"] | fla
+    whole = AutoConfig.for_model(family).to_dict()
+    if family == "lfm2_moe":  # its default config lacks this
+        whole["layer_types"] = ["conv"] * whole["num_hidden_layers"]
+    return whole
+
+
 @pytest.mark.parametrize("family", sorted(READERS))
 def test_no_wrong_value_ends_in_anything_but_one_line(family):
     """Every field that a file may hold, with every kind of nonsense."""
     nonsense = (0.5, "8", "", -1, 0, float("nan"), float("inf"), True, [], [None], {}, 10**30)
-    whole = AutoConfig.for_model(family).to_dict() | {"model_type": family}
+    nonsense += (10**400, 1e99)
+    whole = whole_config(family) | {"model_type": family}
     read = set()
     for field in whole.keys() - {"model_type"}:
         for value in nonsense:

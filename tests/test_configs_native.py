@@ -4,8 +4,10 @@ import json
 from math import ceil, prod
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mamba_ssm_reference import reference
 
 from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.configs import from_dict, read_config
@@ -66,6 +68,30 @@ def test_mamba_ssm_and_transformers_describe_one_model(data):
     assert renamed == b.weights()
     assert a.state_bytes("conv", b=2) == b.state_bytes("conv", b=2)
     assert 2 * a.state_bytes("ssm", b=2) == b.state_bytes("ssm", b=2)  # bf16, not fp32
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_mamba3_has_the_parameters_and_the_cache_of_mamba_ssm(data):
+    draw = data.draw
+    groups, expand, dim = draw(few), draw(few), draw(some)
+    ssm = {
+        "d_state": draw(st.integers(4, 9)),
+        "expand": expand,
+        "headdim": dim,
+        "ngroups": groups,
+        "rope_fraction": draw(st.sampled_from((0.5, 1.0))),
+        "is_outproj_norm": draw(flag),
+    }
+    d = groups * dim * draw(few)
+    native = {"d_model": d, "n_layer": 2, "vocab_size": 9, "ssm_cfg": ssm | {"layer": "Mamba3"}}
+    model, module = from_dict(native, "native"), reference("modules.mamba3", "Mamba3")
+    with torch.device("meta"):
+        mixer = module(d_model=d, **ssm)
+        cache = mixer.allocate_inference_cache(3, 8, dtype=torch.bfloat16)
+    theirs = {f"backbone.layers.1.mixer.{k}": p.numel() for k, p in mixer.named_parameters()}
+    assert theirs == {k: n for k, n in model.weights().items() if "layers.1.mixer." in k}
+    assert model.state_bytes(b=3) == 2 * sum(t.nbytes for t in cache)
 
 
 def test_mamba_ssm_puts_attention_and_mlps_where_the_file_says():

@@ -16,10 +16,18 @@ from cookbook_lib.calculators.configs import read_config
 DATA = Path(__file__).parent / "data"
 FACTS = {fact["name"]: fact for fact in json.loads((DATA / "models.json").read_text())}
 FILES = sorted(DATA.glob("configs/*/*.json"))
-TOTALS = {  # state-spaces/mamba's own code builds these
-    "mamba2-370m": 368_346_624,
+TOTALS = {
+    "mamba2-370m": 368_346_624,  # state-spaces/mamba's own code builds these three
     "mamba2-780m": 780_161_280,
     "mamba2-1.3b": 1_343_757_312,
+    "rwkv7-goose-world3-1.5b": 1_527_404_544,  # elements in the hub's files of these two
+    "rwkv7-goose-world3-2.9b": 2_947_735_040,
+}
+PUBLISHED = {  # billions: all, and those a token uses less the embedding (MiniMax: and the head)
+    "deepseek-v3": ("671", "36.6"),  # github.com/deepseek-ai/DeepSeek-V3, README_WEIGHTS.md
+    "minimax-m1": ("456", "45.9"),  # arXiv:2501.08313, abstract
+    "qwen3-next-80b-a3b": ("80", ""),  # its name
+    "recurrentgemma-2b": ("", "2"),  # arXiv:2404.07839v1, abstract
 }
 
 
@@ -45,6 +53,28 @@ def test_config_files_are_exact(path):
 @pytest.mark.parametrize("name", TOTALS)
 def test_totals_of_models_without_a_fact(name):
     assert presets.preset(name).params() == TOTALS[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_numbers_are_these_rounded(name):
+    model, tables = presets.preset(name), 2 if name == "minimax-m1" else 1
+    counts = model.params(), model.params_active() - tables * model.params_embedding()
+    for count, said in zip(counts, PUBLISHED[name], strict=True):
+        assert not said or f"{count / 1e9:.{len(said.partition('.')[2])}f}" == said
+
+
+def test_lfm2_is_as_large_as_its_card_says():
+    """https://huggingface.co/LiquidAI/LFM2-1.2B: 10 convolutions, 6 attentions."""
+    lfm2 = presets.preset("lfm2-1.2b")
+    assert lfm2.params() == 1_170_340_608
+    assert (lfm2.pattern.count("m"), lfm2.pattern.count("a")) == (10, 6)
+
+
+def test_rwkv7_has_the_tensors_of_the_hubs_file():
+    """2.9B's file holds 1,059 tensors, 829 of them with 934,049,280 elements in the time mixes."""
+    weights = presets.preset("rwkv7-goose-world3-2.9b").weights()
+    time = [n for name, n in weights.items() if ".attn." in name]
+    assert (len(weights), len(time), sum(time)) == (1059, 829, 934_049_280)
 
 
 def test_every_preset_is_checked_and_says_where_it_comes_from():

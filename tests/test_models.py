@@ -229,10 +229,23 @@ def test_published_models_have_the_parameters_of_their_specs(name):
     assert sum(p.numel() for p in model.parameters()) == model.spec.params()
 
 
+NEWER = ("deepseek-v3", "kimi-linear-48b-a3b", "lfm2-1.2b", "minimax-m1", "qwen3-next-80b-a3b")
+NEWER += ("recurrentgemma-2b", "rwkv7-goose-world3-1.5b", "xlstm-7b")
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_a_model_that_is_only_counted_is_refused_in_one_line(name):
+    with pytest.raises(ValueError, match=r"^the config: \w+ models can be counted but not run"):
+        build(presets.entry(name)["config"])
+
+
 def test_says_what_is_wrong():
     llama = {"model_type": "llama", **CHECKPOINTS["llama"], "pad_token_id": None}
     with pytest.raises(ValueError, match="gemma2 models can be counted but not run"):
         build({"model_type": "gemma2"})
+    mamba3 = {"d_model": 64, "n_layer": 1, "ssm_cfg": {"layer": "Mamba3"}}
+    with pytest.raises(ValueError, match="Mamba3 models can be counted, not run"):
+        build(mamba3)
     with pytest.raises(ValueError, match="the config: activation|activation is 'tanhh'"):
         build(llama | {"hidden_act": "tanhh"})
     with pytest.raises(ValueError, match="rms_norm_eps is 'small', expected a number"):

@@ -8,14 +8,36 @@ from html import escape
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.model import Layout, Model
-from cookbook_lib.calculators.specs import MLP, Attention, Linear, LoRA, Mamba1, Mamba2, MoE
+from cookbook_lib.calculators.specs import (
+    KDA,
+    MLA,
+    MLP,
+    MLSTM,
+    RGLRU,
+    RWKV7,
+    Attention,
+    GatedConv,
+    GatedDeltaNet,
+    Lightning,
+    Linear,
+    LoRA,
+    Mamba1,
+    Mamba2,
+    Mamba3,
+    MoE,
+    RWKV7ChannelMix,
+)
 
 WIDTH, CELL, LINE, CARD, GAP = 680, 26, 25, 216, 16
-COLORS = {  # component -> colour; a contrast of 3:1 with white and with dark grey
+RECURRENT = (  # mixers with a state of fixed size: one colour for all
+    ("deltanet", "gated conv", "kda", "lightning", "mamba", "mamba2", "mamba3")
+    + ("mlstm", "rg-lru", "rwkv7")
+)
+COLORS = dict.fromkeys(RECURRENT, "#2f7fd0") | {  # a contrast of 3:1 with white and dark grey
     "attention": "#d4691e",
-    "mamba": "#2f7fd0",
-    "mamba2": "#2f7fd0",
+    "mla": "#d4691e",
     "mlp": "#1b9a77",
+    "rwkv7 channel mix": "#1b9a77",
     "moe": "#b85bb5",
     "lora": "#8f7a35",
 }
@@ -24,6 +46,16 @@ CAPTIONS = {
     Attention: "{n_heads} heads x {head_dim}, {n_kv_heads} KV",
     Mamba1: "width {d_inner}, state {d_state}",
     Mamba2: "{nheads} heads x {headdim}, state {d_state}",
+    Mamba3: "{nheads} heads x {headdim}, state {d_state}",
+    GatedDeltaNet: "{n_v_heads} heads x {head_v_dim}, keys {head_k_dim}",
+    KDA: "{n_heads} heads x {head_dim}",
+    Lightning: "{n_heads} heads x {head_dim}",
+    MLSTM: "{n_heads} heads x {headdim}, keys {d_state}",
+    RGLRU: "width {d_inner}, {n_heads} heads",
+    RWKV7: "{nheads} heads x {headdim}",
+    GatedConv: "{d_conv} taps, width {d_model}",
+    MLA: "{n_heads} heads x {v_head_dim}, latent {kv_lora_rank}",
+    RWKV7ChannelMix: "{d_model} - {d_ff}",
     MLP: "{d_model} - {d_ff}",
     MoE: "{topk} of {n_experts}, {d_ff} wide",
     LoRA: "rank {rank}",
@@ -53,7 +85,7 @@ def describe(model: Model) -> str:
 def color(layout: Layout) -> str:
     """A letter's colour is that of its rarest ingredient: attention, experts, then the mixer."""
     held = [block.component for _, block in layout]
-    order = ("attention", "moe", "mamba2", "mamba", "mlp")
+    order = ("attention", "mla", "moe", *RECURRENT, "mlp")
     return next((COLORS[c] for c in order if c in held), PLAIN)
 
 

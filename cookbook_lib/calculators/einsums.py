@@ -94,6 +94,7 @@ class Op:
 
 def linear(name: str, d_in: str, d_out: str, bias: bool = False) -> list[Op]:
     """A linear map of each token between two axes, under the names that `nn.Linear` gives."""
+    assert d_in != d_out, f"{name} maps {d_in} to itself: an axis of one name is one axis"
     return [
         Op(f"{name}.weight", f"b l {d_in}, {d_in} {d_out} -> b l {d_out}"),
         *[Op(f"{name}.bias", f"b l {d_out}, {d_out} -> b l {d_out}")] * bias,

@@ -20,6 +20,11 @@ SPECS: dict[str, tuple[Block, str, str]] = {  # name -> spec, what it mixes, sou
         "sequence",
         "2305.13245",
     ),
+    "Latent attention (MLA)": (
+        specs.MLA(d_model=D, n_heads=16),
+        "sequence",
+        "2405.04434",
+    ),
     "Mamba": (specs.Mamba1(d_model=D), "sequence", "2312.00752"),
     "Mamba-2": (specs.Mamba2(d_model=D), "sequence", "2405.21060"),
     "RWKV-7": (specs.RWKV7(d_model=D), "sequence", "2503.14456"),
@@ -28,6 +33,15 @@ SPECS: dict[str, tuple[Block, str, str]] = {  # name -> spec, what it mixes, sou
         "sequence",
         "2412.06464",
     ),
+    "Kimi delta attention": (specs.KDA(d_model=D, n_heads=16), "sequence", "2510.26692"),
+    "Lightning attention": (specs.Lightning(d_model=D, n_heads=16), "sequence", "2401.04658"),
+    "xLSTM (mLSTM)": (
+        specs.MLSTM(d_model=D, n_heads=4, d_qk=D // 2, d_v=D),
+        "sequence",
+        "2405.04517",
+    ),
+    "RG-LRU (Griffin)": (specs.RGLRU(d_model=D, n_heads=16), "sequence", "2402.19427"),
+    "Gated short convolution": (specs.GatedConv(d_model=D), "sequence", "2511.23404"),
     "MLP (gated)": (specs.MLP(d_model=D, d_ff=4 * D), "channels", "2002.05202"),
     "Mixture of experts": (
         specs.MoE(d_model=D, d_ff=4 * D, n_experts=8, topk=2),
@@ -36,12 +50,6 @@ SPECS: dict[str, tuple[Block, str, str]] = {  # name -> spec, what it mixes, sou
     ),
 }
 WITHOUT_SPEC = {  # name -> what it mixes, its state, its cost, source: in words, not computed here
-    "xLSTM (mLSTM)": (
-        "sequence",
-        "a matrix for each head, fixed",
-        "projections and a matrix update",
-        "2405.04517",
-    ),
     "KAN": ("channels", "none", "a learned spline for each edge", "2404.19756"),
 }
 
@@ -65,20 +73,27 @@ def ingredients() -> str:
         "|---|---|--:|--:|--:|",
     ]
     for name, (spec, mixes, source) in SPECS.items():
-        state = " / ".join(f"{spec.state_bytes(s=s) / 2**20:.1f}" for s in (4096, CONTEXT))
+        state = " / ".join(mebibytes(spec.state_bytes(s=s)) for s in (4096, CONTEXT))
         flops = " / ".join(f"{spec.flops(l=1, s=s) / 1e6:.0f}" for s in (4096, CONTEXT))
         kept = f"{state} MiB" if spec.states() else "none"
         lines.append(f"| {link(name, source)} | {mixes} | {kept} | {flops} | {millions(spec)} |")
     for name, (mixes, kept, flops, source) in WITHOUT_SPEC.items():
         lines.append(f"| {link(name, source)} | {mixes} | {kept} | {flops} | |")
     note = (
-        f"One layer of width {D}, one sequence, bf16, SSM states in float32; computed from specs."
+        f"One layer of width {D}, one sequence, bf16; recurrent states in the dtype of their "
+        "frameworks, most in float32; computed from specs."
     )
     return "\n".join([*lines, "", f"<small>{note}</small>"])
 
 
 def link(name: str, source: str) -> str:
     return f"[{name}](https://arxiv.org/abs/{source})"
+
+
+def mebibytes(nbytes: int) -> str:
+    """MiB with one digit behind the point, or with as many as a small number needs."""
+    mib = nbytes / 2**20
+    return f"{mib:.1f}" if mib >= 0.1 else f"{mib:.2g}"
 
 
 def millions(spec: Block) -> str:

@@ -11,7 +11,7 @@ from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.model import Model
-from cookbook_lib.calculators.specs import Attention
+from cookbook_lib.calculators.specs import Attention, Mamba3
 
 
 def read_options(f: Fields, spec: Model) -> Options:
@@ -94,9 +94,11 @@ def limits(f: Fields) -> tuple[float, float]:
 
 
 def mamba_ssm(f: Fields, spec: Model) -> Options:
-    """mamba_ssm's own format, without attention: that has a convolution inside."""
+    """mamba_ssm's own format, without attention, which has a convolution inside, or Mamba-3."""
     if any(isinstance(block, Attention) for _, block in spec.layout):
         f.fail("attn_layer_idx", "an empty list: mamba_ssm's attention can be counted, not run")
+    if any(isinstance(block, Mamba3) for _, block in spec.layout):
+        f.fail("ssm_cfg", "Mamba1 or Mamba2 as its layer: Mamba3 models can be counted, not run")
     return Options(
         fp32_residual=f.flag("residual_in_fp32", default=True),
         gate_first=False,

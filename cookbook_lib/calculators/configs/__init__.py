@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from cookbook_lib.calculators.configs import (
+    deepseek,
     gpt,
+    griffin,
     hybrids,
+    lfm2,
     llama,
     mamba,
+    minimax,
     moe,
     native,
     nemotron,
+    qwen,
+    rwkv,
+    xlstm,
     zyphra,
 )
 from cookbook_lib.calculators.configs.fields import Fields
@@ -25,6 +32,7 @@ from cookbook_lib.calculators.model import Model
 
 READERS: dict[str, Callable[[Fields], Model]] = {
     "bamba": hybrids.bamba,
+    "deepseek_v3": deepseek.deepseek_v3,
     "falcon_h1": hybrids.falcon_h1,
     "falcon_mamba": mamba.mamba,
     "gemma2": llama.gemma2,
@@ -32,9 +40,13 @@ READERS: dict[str, Callable[[Fields], Model]] = {
     "gpt_neox": gpt.gpt_neox,
     "granitemoehybrid": hybrids.granitemoehybrid,
     "jamba": hybrids.jamba,
+    "kimi_linear": deepseek.kimi_linear,
+    "lfm2": lfm2.lfm2,
+    "lfm2_moe": lfm2.lfm2_moe,
     "llama": llama.llama,
     "mamba": mamba.mamba,
     "mamba2": mamba.mamba2,
+    "minimax": minimax.minimax,
     "mistral": llama.mistral,
     "mixtral": moe.mixtral,
     "nemotron_h": nemotron.nemotron_h,
@@ -43,6 +55,10 @@ READERS: dict[str, Callable[[Fields], Model]] = {
     "qwen2": llama.qwen2,
     "qwen3": llama.qwen3,
     "qwen3_moe": moe.qwen3_moe,
+    "qwen3_next": qwen.qwen3_next,
+    "recurrent_gemma": griffin.recurrent_gemma,
+    "rwkv7": rwkv.rwkv7,
+    "xlstm": xlstm.xlstm,
     "zamba": zyphra.zamba,
     "zamba2": zyphra.zamba2,
 }

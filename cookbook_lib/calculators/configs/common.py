@@ -1,8 +1,10 @@
 """What most families share: attention's fields, the norms of a layer, and the model around them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from cookbook_lib.calculators.configs.fields import REQUIRED, Fields
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.specs import Attention, Embedding, Head, Mamba1, Mamba2, Norm
 
@@ -10,6 +12,8 @@ Letters = tuple[tuple[str, Layout], ...]
 ATTENTION = {"attention": "attention", "full_attention": "attention"}  # older and newer names
 MAMBA = {"mamba": "mamba", "linear_attention": "mamba"}
 EITHER = ATTENTION | MAMBA
+KINDS = {"linear_attention": "m", "full_attention": "a"}  # a layer's letter with an MLP
+ROUTED = {"m": "n", "a": "e"}  # and with experts
 MOST_LAYERS = 10_000  # more is a slip of the keyboard, not a model
 
 
@@ -81,6 +85,28 @@ def named(prefix: str, **parts) -> Layout:
     return tuple((prefix + key.replace("__", "."), block) for key, block in parts.items())
 
 
+def lettered(kinds: Iterable[str], routes: Iterable[bool]) -> str:
+    """The pattern of layers of these kinds, "m" or "a", some of them with experts."""
+    return "".join(ROUTED[k] if routed else k for k, routed in zip(kinds, routes, strict=True))
+
+
+def layers(
+    d: int,
+    mixers: dict[str, dict[str, Block]],
+    channels: list[dict[str, Block]],
+    norms: tuple[str, str] = ("input_layernorm", "post_attention_layernorm"),
+    prefix: str = "model.layers.{i}.",
+    norm_bias: bool = False,
+) -> Letters:
+    """A letter for each mixer with each of the channel mixers: {"mn": …} with [mlp, experts]."""
+    norm = Norm(d_model=d, bias=norm_bias)
+    return tuple(
+        (letter, named(prefix, **{norms[0]: norm}, **mixer, **{norms[1]: norm}, **channel))
+        for letters, mixer in mixers.items()
+        for letter, channel in zip(letters, channels, strict=False)
+    )
+
+
 def model(
     f: Fields,
     d: int,
@@ -95,14 +121,15 @@ def model(
     norm_bias: bool = False,
     positions: Layout = (),
     family: str = "",
+    tie: tuple[str, ...] = ("tie_word_embeddings",),
 ) -> Model:
     """The embedding before the layers, the norm and the head after them.
 
-    `vocab` and `tied` are the class's defaults; a class that never ties says None. Letters that
-    the pattern does not use are left out.
+    `vocab` and `tied` are the class's defaults; a class that never ties says None. `tie`: spellings
+    of the field that says it. Letters that the pattern does not use are left out.
     """
     vocab = f.count("vocab_size", default=vocab)
-    tied = f.flag("tie_word_embeddings", default=bool(tied)) and tied is not None
+    tied = f.flag(*tie, default=bool(tied)) and tied is not None
     return Model(
         name=f.where,
         family=family or f.data["model_type"],

@@ -4,6 +4,7 @@ from math import isfinite
 from typing import Any, NoReturn
 
 REQUIRED = object()
+MOST = 1e100  # of any number: products of three still fit a float
 
 
 class Fields:
@@ -51,7 +52,7 @@ class Fields:
             return value
         if isinstance(value, float) and isfinite(value) and value == int(value):
             value = int(value)  # some files say 2.0
-        if type(value) is not int or value < low:
+        if type(value) is not int or not low <= value <= MOST:
             self.fail(name, f"a whole number of at least {low}")
         field, most = high if isinstance(high, tuple) else ("", high)
         if most is not None and value > most:
@@ -87,7 +88,7 @@ class Fields:
         name, value = self.value(names, default)
         if name not in self.data:
             return value
-        if type(value) not in (int, float) or not value >= low:
+        if type(value) not in (int, float) or not low <= value <= MOST:
             self.fail(name, f"a number of at least {low:g}")
         return float(value)
 
@@ -110,14 +111,21 @@ class Fields:
                 self.fail(name, "one of " + ", ".join(among))
         return value
 
-    def words(self, *names: str, length: int, among: dict[str, str], default: Any = None) -> Any:
-        """A list of `length` strings, each translated by `among`; None if absent."""
+    def words(
+        self,
+        *names: str,
+        among: dict[str, str],
+        length: int | None = None,
+        default: Any = None,
+    ) -> Any:
+        """A list of `length` strings (None: any), each translated by `among`; None if absent."""
         name, value = self.value(names, default)
         if value is default:
             return default
-        if not isinstance(value, list) or len(value) != length:
+        if not isinstance(value, list) or (len(value) != length if length else not value):
             got = f"a list of {len(value)}" if isinstance(value, list) else repr(value)
-            raise ValueError(f"{self.where}: {name} is {got}, expected a list of {length} names")
+            what = f"a list of {length} names" if length else "a list of names"
+            raise ValueError(f"{self.where}: {name} is {got}, expected {what}")
         for x in value:
             if not isinstance(x, str) or x not in among:
                 raise ValueError(

@@ -15,6 +15,7 @@ from cookbook_lib.calculators.specs import (
     Head,
     Mamba1,
     Mamba2,
+    Mamba3,
     MoE,
     Norm,
 )
@@ -26,7 +27,7 @@ def multiple(n: int, of: int) -> int:
 
 
 def mamba_ssm(f: Fields) -> Model:
-    """mamba_ssm's `MambaConfig`: Mamba-1 or Mamba-2, attention in some layers, optional MLPs."""
+    """mamba_ssm's `MambaConfig`: Mamba-1, 2 or 3, attention in some layers, optional MLPs."""
     d, layers = f.count("d_model"), depth(f, "n_layer")
     attends = f.indices("attn_layer_idx", below=layers, default=[])
     norm = Norm(d_model=d, bias=not f.flag("rms_norm", default=True))
@@ -58,9 +59,11 @@ def mamba_ssm(f: Fields) -> Model:
     )
 
 
-def ssm(f: Fields, d: int) -> Mamba1 | Mamba2:
-    """`ssm_cfg`: the arguments of mamba_ssm's Mamba or Mamba2."""
-    kind = f.word("layer", default="Mamba1", among=("Mamba1", "Mamba2"))
+def ssm(f: Fields, d: int) -> Mamba1 | Mamba2 | Mamba3:
+    """`ssm_cfg`: the arguments of mamba_ssm's Mamba, Mamba2 or Mamba3."""
+    kind = f.word("layer", default="Mamba1", among=("Mamba1", "Mamba2", "Mamba3"))
+    if kind == "Mamba3":
+        return mamba3(f, d)
     options = {
         "d_model": d,
         "d_conv": f.count("d_conv", default=4),
@@ -85,6 +88,30 @@ def ssm(f: Fields, d: int) -> Mamba1 | Mamba2:
         ngroups=f.part("ngroups", of=("expand * d_model / headdim", inner // headdim), default=1),
         chunk_size=f.count("chunk_size", default=256),
         norm=f.flag("rmsnorm", default=True),
+    )
+
+
+def mamba3(f: Fields, d: int) -> Mamba3:
+    """mamba_ssm's Mamba3, which keeps its angles and its SSM state in float32."""
+    if f.flag("is_mimo", default=False):
+        f.fail("is_mimo", "false: several inputs and outputs are not supported")
+    expand, d_state = f.count("expand", default=2), f.count("d_state", default=128)
+    rope = f.number("rope_fraction", default=0.5)
+    if rope not in (0.5, 1.0):
+        f.fail("rope_fraction", "0.5 or 1.0")
+    if d_state * rope < 2:
+        f.fail("d_state", "a size of which rope_fraction leaves at least 2")
+    headdim = f.part("headdim", of=("expand * d_model", expand * d), default=64)
+    heads = expand * d // headdim
+    return Mamba3(
+        d_model=d,
+        d_state=d_state,
+        expand=expand,
+        headdim=headdim,
+        ngroups=f.part("ngroups", of=("expand * d_model / headdim", heads), default=1),
+        rope_fraction=rope,
+        chunk_size=f.count("chunk_size", default=64),
+        norm=f.flag("is_outproj_norm", default=False),
     )
 
 
