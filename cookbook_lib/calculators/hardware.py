@@ -1,60 +1,13 @@
-"""Accelerators as two rates and a memory: a roofline needs no more.
-
-The rates are the vendors' peaks for dense bf16; `roofline` bounds a block from both sides, because
-no run is as slow as every op alone or as fast as all of them fused.
-"""
+"""A roofline bounds a block from both sides: no run is slower than every op alone and none faster
+than all of them fused, at the peak rates of a chip."""
 
 from dataclasses import dataclass
 from math import prod
 
+from cookbook_lib.calculators.chips import Chip
 from cookbook_lib.calculators.costs import BITS, Block, Run
 from cookbook_lib.calculators.einsums import parse
 from cookbook_lib.calculators.model import Model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chip:
-    """A chip: dense bf16 FLOP/s, bytes/s of its memory, and its bytes; `source` with its date."""
-
-    name: str
-    flops: float
-    bandwidth: float
-    memory: float
-    source: str
-
-    @property
-    def ridge(self) -> float:
-        """FLOPs per byte at which arithmetic begins to take longer than memory traffic."""
-        return self.flops / self.bandwidth
-
-    def seconds(self, flops: int | float, nbytes: int | float) -> float:
-        """Lower bound: arithmetic and memory traffic overlap perfectly."""
-        return max(flops / self.flops, nbytes / self.bandwidth)
-
-
-CHIPS = {
-    "h200": Chip(
-        name="H200 SXM",
-        flops=989e12,
-        bandwidth=4.8e12,
-        memory=141e9,
-        source="https://www.nvidia.com/en-us/data-center/h200/ (2024-11)",
-    ),
-    "h100": Chip(
-        name="H100 SXM",
-        flops=989e12,
-        bandwidth=3.35e12,
-        memory=80e9,
-        source="https://www.nvidia.com/en-us/data-center/h100/ (2024-03)",
-    ),
-    "a100": Chip(
-        name="A100 SXM 80GB",
-        flops=312e12,
-        bandwidth=2.039e12,
-        memory=80e9,
-        source="https://www.nvidia.com/en-us/data-center/a100/ (2022-06)",
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
