@@ -16,6 +16,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "models": "cookbook_lib.commands.models:models",
     "cost": "cookbook_lib.commands.cost:cost",
     "serve-cost": "cookbook_lib.commands.serve_cost:serve_cost",
+    "train-time": "cookbook_lib.commands.train_time:train_time",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {

@@ -12,6 +12,7 @@ from cookbook_lib.calculators.chips import CHIPS
 from cookbook_lib.calculators.storage import FORMATS
 from cookbook_lib.cli import main
 from cookbook_lib.commands.serve_cost import serve_cost
+from cookbook_lib.commands.train_time import train_time
 
 CONFIG = Path(__file__).parent / "data/configs/Zamba2-2.7B/diff.json"
 KEYS = (
@@ -97,6 +98,18 @@ def test_serving_for_people_and_for_programs(capsys):
     assert "Snapdragon" in shown and "first token (TTFT)" in shown and "longest context" in shown
 
 
+def test_training_time_for_people_and_for_programs(capsys):
+    argv = ("train-time", "zamba2-1.2b", "--gpus", "16", "--tp", "2", "--price", "2")
+    report = cookbook(*argv, capsys=capsys)
+    keys = "seconds_per_step tokens_per_second days gpu_hours bound_by cost collectives"
+    assert set(keys.split()) <= set(report) and report["dp"] == 8
+    assert {c["why"] for c in report["collectives"]} == {"dp", "tp"}
+    main([*argv, "--mfu", "0.4"])
+    shown = capsys.readouterr().out
+    assert "40.0%, as given" in shown and "all-reduce" in shown and "GPU hours" in shown
+    assert all(name in train_time.__doc__ for name in CHIPS)
+
+
 def test_the_help_of_serving_names_every_chip_and_format():
     shown = serve_cost.__doc__
     assert all(name in shown for name in (*CHIPS, *FORMATS))
@@ -108,6 +121,9 @@ def test_the_help_of_serving_names_every_chip_and_format():
         (["cost"], "Missing"),
         (["serve-cost", "zamba2-1.2b", "--chip", "h10"], "chip is 'h10', expected one of b200,"),
         (["serve-cost", "zamba2-1.2b", "--prompt", "0"], "prompt is 0, expected a whole number"),
+        (["train-time", "zamba2-7b", "--gpus", "128", "--pp", "3"], "gpus is 128, expected a mult"),
+        (["train-time", "zamba2-7b", "--train-tokens", "0"], "train_tokens is 0, expected a numb"),
+        (["train-time", "zamba2-7b", "--mfu", "1.2"], "mfu is 1.2, expected a part of the peak"),
         (["serve-cost", "zamba2-7b", "--chip", "phone"], "GB more than the 90% of 12 GB"),
         (["cost", "zamba2-2.8b"], "no preset is called 'zamba2-2.8b'; near to it: zamba2-2.7b"),
         (["cost", "nowhere/config.json"], "nowhere/config.json: no such file"),

@@ -33,7 +33,8 @@ def serve_cost(
         batch: sequences that are served at once
         prompt: tokens that each of them starts with
         output: tokens that each of them gets
-        weights: format of the weights: fp32, bf16, fp16, fp8, int8, int4, int4-g64, int4-g32, mxfp4, nvfp4
+        weights: format of the weights: fp32, bf16, fp16, fp8, int8, int4 (in groups of 128),
+            int4-g64, int4-g32, mxfp4, nvfp4
         embed: format of the embedding and the head
         cache: format of keys and values
         ssm: dtype of SSM states: fp32 or bf16; as the model's framework keeps them by default

@@ -1,0 +1,214 @@
+"""What a training step puts on the wires: each collective with its bytes, counted from the einsums.
+
+A message is the whole tensor that the ranks of a group share; in an all-to-all what one rank has.
+By the ring each of n ranks then sends 2 (n - 1) / n of it to all-reduce and (n - 1) / n to
+reduce-scatter, to gather or to exchange. Latencies are left out, as if messages were large.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
+from typing import NamedTuple
+
+from cookbook_lib.calculators.chips import Chip
+from cookbook_lib.calculators.costs import BITS, Block, Run
+from cookbook_lib.calculators.einsums import parse
+from cookbook_lib.calculators.model import Layout, Model
+from cookbook_lib.calculators.parallel import Parallel
+
+WIDTH = BITS["bf16"] // 8  # bytes of an activation, a weight or a gradient on the wire
+SENT = {  # part of the message that each of n ranks sends
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "reduce-scatter": lambda n: (n - 1) / n,
+    "all-gather": lambda n: (n - 1) / n,
+    "all-to-all": lambda n: (n - 1) / n,
+    "send": lambda n: 1.0,
+}
+
+
+class Collective(NamedTuple):
+    """`times` messages of `nbytes` in a step within groups of `ranks`, `stride` apart.
+
+    Ranks are numbered as in Megatron: tp fastest, then cp, dp and pp. `each`: with every
+    micro-batch.
+    """
+
+    why: str  # dp, tp, pp, ep or cp
+    what: str
+    kind: str
+    nbytes: int
+    times: int
+    ranks: int
+    stride: int
+    each: bool = True
+
+    @property
+    def sent(self) -> float:
+        """Bytes that each rank sends in all."""
+        return SENT[self.kind](self.ranks) * self.nbytes * self.times
+
+    def near(self, chip: Chip) -> int:
+        """Ranks of a group that lie in one node."""
+        return max(1, min(self.ranks, chip.node // self.stride))
+
+    def seconds(self, chip: Chip) -> float:
+        """At the links' peak: that of the node, or the network if the group spans several nodes.
+
+        A ring over several nodes has as many lanes as the group has ranks, and so cards, in a node.
+        """
+        near = self.near(chip)
+        if near == self.ranks:
+            return self.sent / rate(chip, "link")
+        network = rate(chip, "network")
+        if self.kind == "all-to-all":
+            far = (self.ranks - near) / (self.ranks - 1)
+            inside = self.sent * (1 - far) / rate(chip, "link") if near > 1 else 0.0
+            return max(inside, self.sent * far / network)
+        if self.kind == "send":
+            return self.sent / network
+        lanes = min(rate(chip, "link"), near * network) if near > 1 else network
+        return self.sent / lanes
+
+
+def rate(chip: Chip, tier: str) -> float:
+    if (found := getattr(chip, tier)) is None:
+        raise ValueError(
+            f"chip is {chip.name}, which has no {tier} on record, expected one that has, "
+            "or gpus that fit one node"
+        )
+    return found
+
+
+def collectives(
+    model: Model, how: Parallel, tokens: int, recompute: bool = False
+) -> tuple[Collective, ...]:
+    """What a rank of the longest stage takes part in during one training step."""
+    stages = how.stages(model)
+    stage = max(stages, key=len)
+    found = [
+        *gradients(stage, how),
+        *channels(stage, how, tokens, recompute),
+        *experts(stage, how, tokens, recompute),
+        *contexts(stage, how, tokens, recompute),
+        *pipeline(model, stages, how, tokens),
+    ]
+    times: Counter[Collective] = Counter()
+    for c in found:
+        if c.ranks > 1 and c.nbytes:
+            times[c._replace(times=0)] += c.times
+    return tuple(c._replace(times=n) for c, n in times.items())
+
+
+def gradients(stage: Layout, how: Parallel) -> Iterator[Collective]:
+    """Gradients, and with ZeRO weights: arXiv:1910.02054, section 7.
+
+    Stages 0 and 1 keep the sum of the micro-batches; 2 and 3 reduce the gradients of each, and 3
+    gathers the weights for each forward and each backward pass.
+    """
+    whole, dealt = {}, {}
+    for name, block in stage:
+        shard = how.shard(block)
+        run = Run(b=1, l=1)
+        for op, row in zip(shard.ops(run), shard.rows(run), strict=True):
+            (dealt if op.take else whole)[f"{name}.{row.op}"] = row.params
+    n, m = how.shared_by, how.micro_batches
+    for what, params, ranks, stride in (
+        ("weights", sum(whole.values()), n, how.tp),
+        ("experts", sum(dealt.values()), n // how.ep, how.tp * how.ep),
+    ):
+        size, grads = WIDTH * params, f"gradients of {what}"
+        if how.zero == 0:
+            yield Collective("dp", grads, "all-reduce", size, 1, ranks, stride, False)
+            continue
+        times, each = (m, True) if how.zero > 1 else (1, False)
+        yield Collective("dp", grads, "reduce-scatter", size, times, ranks, stride, each)
+        times, each = (2 * m, True) if how.zero == 3 else (1, False)
+        yield Collective("dp", what, "all-gather", size, times, ranks, stride, each)
+
+
+def channels(stage: Layout, how: Parallel, tokens: int, recompute: bool) -> Iterator[Collective]:
+    """Sums over the tensor parallel ranks, arXiv:1909.08053, section 3.
+
+    Forward, of each op that adds up over an axis of which a rank has a part. Backward, of the
+    gradient of what the block reads, and of every such sum inside the block. With sequence
+    parallelism each all-reduce becomes a reduce-scatter and an all-gather, which send as much.
+    """
+    counted: Counter[tuple[str, int]] = Counter()
+    run = Run(b=how.micro_batch, l=how.tokens(tokens))
+    for _, block in stage:
+        if block.component != "lora":  # it reads what the block that it adapts reads
+            forward, backward = partial_sums(block, block.shard(tp=how.tp), run)
+            counted.update(("forward", n) for n in forward * (1 + recompute))
+            counted.update(("backward", n) for n in backward)
+    for (way, elements), times in counted.items():
+        yield Collective(
+            "tp",
+            f"sums {way}",
+            "all-reduce",
+            WIDTH * elements,
+            times * how.micro_batches,
+            how.tp,
+            1,
+        )
+
+
+def partial_sums(block: Block, shard: Block, run: Run) -> tuple[list[int], list[int]]:
+    """Elements of each sum over the ranks, forward and backward, of one block."""
+    size, part = block.size(run), shard.size(run)
+    ops = block.ops(run)
+    sums = []
+    for op in ops:
+        inputs, out = parse(op.einsum)
+        summed = {axis for axes in inputs for axis in axes} - set(out) | {op.gather} - {""}
+        if any(size(axis) != part(axis) for axis in summed):
+            # experts' outputs are weighed and added up first
+            sums.append(prod(size(axis) for axis in out if axis != op.take))
+    read = parse(ops[0].einsum)[0][0]
+    if shard == block or "b" not in read or any(size(a) != part(a) for a in read):
+        return sums, sums[:-1]
+    return sums, [prod(map(size, read)), *sums[:-1]]
+
+
+def experts(stage: Layout, how: Parallel, tokens: int, recompute: bool) -> Iterator[Collective]:
+    """Tokens to their experts and back, forward and backward: arXiv:2006.16668, section 3.2."""
+    n = how.micro_batch * how.tokens(tokens)
+    for _, block in stage:
+        if k := getattr(block, "topk", 0):
+            size = WIDTH * n * k * block.d_expert
+            times = (2 * (1 + recompute) + 2) * how.micro_batches
+            yield Collective("ep", "tokens", "all-to-all", size, times, how.ep, how.tp)
+
+
+def contexts(stage: Layout, how: Parallel, tokens: int, recompute: bool) -> Iterator[Collective]:
+    """Keys and values round the ring, arXiv:2310.01889, section 3; states to the next rank.
+
+    Backward, keys and values go round again, and their gradients with them.
+    """
+    b, m, forward = how.micro_batch, how.micro_batches, 1 + recompute
+    for _, block in stage:
+        shard = block.shard(tp=how.tp)
+        kv = shard.state_bytes("kv", b=b, s=how.tokens(tokens))
+        fixed = shard.state_bytes("ssm", b=b) + shard.state_bytes("conv", b=b)
+        hops = (how.cp - 1) * (forward + 2) * m
+        yield Collective("cp", "keys and values", "send", kv, hops, how.cp, how.tp)
+        yield Collective("cp", "states", "send", fixed, (forward + 1) * m, how.cp, how.tp)
+
+
+def pipeline(
+    model: Model, stages: tuple[Layout, ...], how: Parallel, tokens: int
+) -> Iterator[Collective]:
+    """The stream to the next stage and its gradient back; sums of what several stages share.
+
+    Where blocks read the embeddings too (Zamba), those travel beside the stream.
+    """
+    d = model.before[0][1].d_model
+    wide = any(getattr(block, "d_in", None) == 2 * d for _, block in model.layout)
+    size = WIDTH * how.micro_batch * how.tokens(tokens) * d * (1 + wide)
+    size //= how.tp if how.sp else 1
+    stride = how.tp * how.cp * how.dp
+    yield Collective("pp", "stream", "send", size, 2 * how.micro_batches, how.pp, stride)
+    uses = Counter(name for stage in stages for name in dict(stage))
+    sizes = {name: how.shard(block).params() for name, block in model.layout}
+    for n in sorted(set(uses.values()) - {1}):
+        shared = sum(sizes[name] for name, k in uses.items() if k == n)
+        yield Collective("pp", "shared weights", "all-reduce", WIDTH * shared, 1, n, stride, False)
