@@ -173,7 +173,6 @@ assert all(c.times == 2 * 32 + 1 and c.nbytes == 2 * 4096 * 4096 for c in tp.val
 # %%
 rows = []
 for model in (llama, zamba2, preset("nemotron-h-8b"), preset("mamba2-2.7b")):
-    n_layers = len(model.pattern)
     found = {
         (c.why, c.what): c.sent
         for split in (Parallel(gpus=2, tp=2), Parallel(gpus=4, cp=4), Parallel(gpus=2, pp=2))
@@ -219,31 +218,43 @@ plots.show(fig, "The bubble falls with the number of micro-batches and rises wit
 # %% [markdown]
 # ## More GPUs
 #
-# Keep the batch of a step and add GPUs: arithmetic shrinks, what ZeRO sends does not. At some
-# number of GPUs the wires take over, and more GPUs bring nothing. This is strong scaling.
+# Keep the batch of a step, half a million tokens, and add GPUs. Each computes less; what ZeRO-1
+# sends stays as much, because every GPU has all the weights. From some number on, a step waits for
+# the wires, and more GPUs bring nothing.
 
 # %%
+counts, batch, short = [2**k for k in range(3, 10)], 512, 1024
+ways = {
+    "ZeRO-1": {"zero": 1},
+    "ZeRO-3": {"zero": 3},
+    "ZeRO-1, tp 8": {"zero": 1, "tp": 8},
+}
 fig, ax = plt.subplots()
-counts = [2**k for k in range(3, 11)]
-for label, options in (("ZeRO-1", {"zero": 1}), ("ZeRO-3", {"zero": 3})):
+sums = {}
+for way, options in ways.items():
     steps = [
-        step_time(zamba2, h100, Parallel(gpus=n, global_batch=1024, **options), 4096)
+        step_time(llama, h100, Parallel(gpus=n, global_batch=batch, **options), short)
         for n in counts
     ]
-    (line,) = ax.plot(counts, [s.overlapped for s in steps], "o-", label=f"{label}, overlapped")
-    ax.plot(
-        counts, [s.summed for s in steps], ":", color=line.get_color(), label="nothing overlaps"
-    )
-ideal = [steps[0].math * counts[0] / n for n in counts]
-ax.plot(counts, ideal, color=plots.INK, lw=0.8, label="arithmetic alone")
-ax.set(xscale="log", yscale="log", xlabel="H100 GPUs", ylabel="seconds a step, at best")
-ax.set_xticks([8, 32, 128, 512], [8, 32, 128, 512])
+    sums[way] = [s.communication for s in steps]
+    ax.plot(counts, sums[way], "o-", label=f"wires, {way}")
+math = [3 * llama.flops(b=batch, l=short, attention="causal") / (n * h100.flops) for n in counts]
+ax.plot(counts, math, color=plots.INK, label="arithmetic")
+ax.set(xscale="log", yscale="log", xlabel="H100 GPUs", ylabel="seconds in a step, at best")
+ax.set_xticks(counts, counts)
 ax.minorticks_off()
 ax.legend(fontsize=8)
-assert steps[0].bound_by == "math" and steps[-1].summed > 1.2 * steps[-1].math
-plots.show(fig, "A step shrinks with the GPUs until what is sent takes as long as the arithmetic")
+plots.show(
+    fig, "Arithmetic falls with the number of GPUs; what ZeRO-1 sends does not, and they cross"
+)
+takes_over = next(n for n, m, w in zip(counts, math, sums["ZeRO-1"], strict=True) if w > m)
+print(f"with ZeRO-1 the wires take longer than arithmetic from {takes_over} GPUs on")
+assert takes_over > 128 and all(w > m for w, m in zip(sums["ZeRO-3"], math, strict=True))
 
 # %% [markdown]
+# ZeRO-3 with one short sequence at a time never hides: it gathers all weights for a thousand
+# tokens. Tensor parallelism sends less of the weights and more of the activations.
+#
 # ## Exercises
 #
 # **1.** How many days does Zamba2-2.7B take on $3 \cdot 10^{12}$ tokens with 64 A100 at 40%? How
