@@ -1,9 +1,9 @@
 """How a training step is spread over GPUs, and which part of a model each of them holds.
 
-Five ways, which multiply as in Megatron-Core: gpus = dp * tp * pp * cp. Tensor parallelism (tp)
-splits the channels of each block, the pipeline (pp) the layers, context parallelism (cp) the tokens
-of a sequence, data parallelism (dp) the sequences. Expert parallelism (ep) takes no GPUs of its own:
-it spreads the experts over the dp * cp ranks that would otherwise all hold the same ones.
+Four ways that multiply, as in Megatron-Core: gpus = dp * tp * pp * cp. Tensor parallelism (tp)
+splits the channels of each block, the pipeline (pp) the layers, context parallelism (cp) the
+tokens of a sequence, data parallelism (dp) the sequences. Expert parallelism (ep) takes no GPUs of
+its own: it spreads the experts over the dp * cp ranks that would otherwise all hold the same ones.
 """
 
 from dataclasses import dataclass, fields
