@@ -69,6 +69,7 @@ def measured(spec, b: int, l: int, dtype: str, rope: RoPE | None = None) -> int:
     later = isinstance(spec, specs.RWKV7) and not spec.first
     given = {"shared": {"values": x.detach()}} if later else {}
     but = (*module.parameters(), *given.get("shared", {}).values())
+    but += (x,) if isinstance(spec, specs.LoRA) else ()  # kept by the weight beside it
     return saved(lambda: module(x, **given), but=but).nbytes
 
 

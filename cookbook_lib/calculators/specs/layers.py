@@ -49,8 +49,8 @@ class LoRA(Block):
         ]
 
     def kept_eager(self, run):
-        """The input is that of the weight beside it."""
-        return [Kept("x", "b l d_in", light=True), Kept("middle", "b l rank")]
+        """Its input is that of the weight beside it, which keeps it."""
+        return [Kept("middle", "b l rank")]
 
 
 @dataclass(frozen=True, kw_only=True)
