@@ -250,7 +250,7 @@ def test_without_a_master_copy_states_have_the_dtype_of_the_weights(bits, each):
 
 
 def test_a_peer_s_memory_for_eight_way_tensor_parallelism_was_eight_times_too_high():
-    """zcookbook at ec06304, calc_transformer_mem.py:305,327: 25.17 and 75.50 GiB for 6.76 B."""
+    """EleutherAI/cookbook at c2af7db, calc_transformer_mem.py: 25.17 and 75.50 GiB for 6.76 B."""
     m = memory(LLAMA, Training(gradients="fp32", parallel=Parallel(gpus=8, tp=8)))
     params = m.weights / 2
     assert 8 * params == pytest.approx(LLAMA.params(), rel=1e-3)  # norms are on each rank
