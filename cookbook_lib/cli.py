@@ -17,11 +17,13 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "cost": "cookbook_lib.commands.cost:cost",
     "serve-cost": "cookbook_lib.commands.serve_cost:serve_cost",
     "train-time": "cookbook_lib.commands.train_time:train_time",
+    "memory": "cookbook_lib.commands.memory:memory",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
+        "memory": "cookbook_lib.benchmarks.memory:bench_memory",
     },
 }
 

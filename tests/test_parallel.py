@@ -94,15 +94,16 @@ NAMES = ("zamba2-2.7b", "zamba-7b-v1", "blackmamba-2.8b", "jamba-v0.1", "llama-3
 def test_stages_cover_each_layer_once_and_in_order(name, pp):
     model = preset(name)
     stages = Parallel(gpus=pp, pp=pp).stages(model)
-    assert sum(stages, ()) == model.layout
-    assert len(stages) == pp
-    sizes = [len(part) for part in stages]
-    assert min(sizes) > 0
+    assert sum((stage.layout for stage in stages), ()) == model.layout
+    sizes = [len(stage.layers) for stage in stages]
+    assert len(sizes) == pp and sum(sizes) == len(model.pattern)
+    assert sizes == sorted(sizes) or max(sizes) - min(sizes) == 1
+    assert [bool(stage.before) for stage in stages] == [True] + [False] * (pp - 1)
 
 
 def test_a_shared_block_is_on_each_stage_that_uses_it():
     model = preset("zamba2-2.7b")
-    held = [{name for name, _ in stage} for stage in Parallel(gpus=3, pp=3).stages(model)]
+    held = [{name for name, _ in stage.layout} for stage in Parallel(gpus=3, pp=3).stages(model)]
     attention = "model.layers.6.shared_transformer.self_attn"
     assert all(attention in names for names in held)
     assert "model.embed_tokens" in held[0] & held[2]  # the head is the embedding

@@ -14,7 +14,7 @@ from cookbook_lib.calculators.chips import Chip
 from cookbook_lib.calculators.costs import BITS, Block, Run
 from cookbook_lib.calculators.einsums import parse
 from cookbook_lib.calculators.model import Layout, Model
-from cookbook_lib.calculators.parallel import Parallel
+from cookbook_lib.calculators.parallel import Parallel, Stage
 
 WIDTH = BITS["bf16"] // 8  # bytes of an activation, a weight or a gradient on the wire
 SENT = {  # part of the message that each of n ranks sends
@@ -80,16 +80,19 @@ def rate(chip: Chip, tier: str) -> float:
 
 
 def collectives(
-    model: Model, how: Parallel, tokens: int, recompute: bool = False
+    model: Model, how: Parallel, tokens: int, recompute: str = "none"
 ) -> tuple[Collective, ...]:
-    """What a rank of the longest stage takes part in during one training step."""
+    """What a rank of the longest stage takes part in during one training step.
+
+    recompute: "full" repeats what the layers send forward.
+    """
     stages = how.stages(model)
-    stage = max(stages, key=len)
+    stage, again = max(stages, key=lambda stage: len(stage.layout)), recompute == "full"
     found = [
-        *gradients(stage, how),
-        *channels(stage, how, tokens, recompute),
-        *experts(stage, how, tokens, recompute),
-        *contexts(stage, how, tokens, recompute),
+        *gradients(stage.layout, how),
+        *channels(stage, how, tokens, again),
+        *experts(stage.layout, how, tokens, again),
+        *contexts(stage.layout, how, tokens, again),
         *pipeline(model, stages, how, tokens),
     ]
     times: Counter[Collective] = Counter()
@@ -126,7 +129,7 @@ def gradients(stage: Layout, how: Parallel) -> Iterator[Collective]:
         yield Collective("dp", what, "all-gather", size, times, ranks, stride, each)
 
 
-def channels(stage: Layout, how: Parallel, tokens: int, recompute: bool) -> Iterator[Collective]:
+def channels(stage: Stage, how: Parallel, tokens: int, again: bool) -> Iterator[Collective]:
     """Sums over the tensor parallel ranks, arXiv:1909.08053, section 3.
 
     Forward, of each op that adds up over an axis of which a rank has a part. Backward, of the
@@ -135,10 +138,12 @@ def channels(stage: Layout, how: Parallel, tokens: int, recompute: bool) -> Iter
     """
     counted: Counter[tuple[str, int]] = Counter()
     run = Run(b=how.micro_batch, l=how.tokens(tokens))
-    for _, block in stage:
+    ends = (*stage.before, *stage.after)
+    for name, block in stage.layout:
         if block.component != "lora":  # it reads what the block that it adapts reads
             forward, backward = partial_sums(block, block.shard(tp=how.tp), run)
-            counted.update(("forward", n) for n in forward * (1 + recompute))
+            repeated = again and (name, block) not in ends
+            counted.update(("forward", n) for n in forward * (1 + repeated))
             counted.update(("backward", n) for n in backward)
     for (way, elements), times in counted.items():
         yield Collective(
@@ -169,22 +174,22 @@ def partial_sums(block: Block, shard: Block, run: Run) -> tuple[list[int], list[
     return sums, [prod(map(size, read)), *sums[:-1]]
 
 
-def experts(stage: Layout, how: Parallel, tokens: int, recompute: bool) -> Iterator[Collective]:
+def experts(stage: Layout, how: Parallel, tokens: int, again: bool) -> Iterator[Collective]:
     """Tokens to their experts and back, forward and backward: arXiv:2006.16668, section 3.2."""
     n = how.micro_batch * how.tokens(tokens)
     for _, block in stage:
         if k := getattr(block, "topk", 0):
             size = WIDTH * n * k * block.d_expert
-            times = (2 * (1 + recompute) + 2) * how.micro_batches
+            times = (2 * (1 + again) + 2) * how.micro_batches
             yield Collective("ep", "tokens", "all-to-all", size, times, how.ep, how.tp)
 
 
-def contexts(stage: Layout, how: Parallel, tokens: int, recompute: bool) -> Iterator[Collective]:
+def contexts(stage: Layout, how: Parallel, tokens: int, again: bool) -> Iterator[Collective]:
     """Keys and values round the ring, arXiv:2310.01889, section 3; states to the next rank.
 
     Backward, keys and values go round again, and their gradients with them.
     """
-    b, m, forward = how.micro_batch, how.micro_batches, 1 + recompute
+    b, m, forward = how.micro_batch, how.micro_batches, 1 + again
     for _, block in stage:
         shard = block.shard(tp=how.tp)
         kv = shard.state_bytes("kv", b=b, s=how.tokens(tokens))
@@ -195,7 +200,7 @@ def contexts(stage: Layout, how: Parallel, tokens: int, recompute: bool) -> Iter
 
 
 def pipeline(
-    model: Model, stages: tuple[Layout, ...], how: Parallel, tokens: int
+    model: Model, stages: tuple[Stage, ...], how: Parallel, tokens: int
 ) -> Iterator[Collective]:
     """The stream to the next stage and its gradient back; sums of what several stages share.
 
@@ -207,7 +212,7 @@ def pipeline(
     size //= how.tp if how.sp else 1
     stride = how.tp * how.cp * how.dp
     yield Collective("pp", "stream", "send", size, 2 * how.micro_batches, how.pp, stride)
-    uses = Counter(name for stage in stages for name in dict(stage))
+    uses = Counter(name for stage in stages for name in dict(stage.layout))
     sizes = {name: how.shard(block).params() for name, block in model.layout}
     for n in sorted(set(uses.values()) - {1}):
         shared = sum(sizes[name] for name, k in uses.items() if k == n)

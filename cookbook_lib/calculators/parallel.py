@@ -1,15 +1,29 @@
 """How a training step is spread over GPUs, and which part of a model each of them holds.
 
-Five ways, which multiply as in Megatron-Core: gpus = dp * tp * pp * cp. Tensor parallelism (tp)
-splits the channels of each block, the pipeline (pp) the layers, context parallelism (cp) the tokens
-of a sequence, data parallelism (dp) the sequences. Expert parallelism (ep) takes no GPUs of its own:
-it spreads the experts over the dp * cp ranks that would otherwise all hold the same ones.
+Four ways that multiply, as in Megatron-Core: gpus = dp * tp * pp * cp. Tensor parallelism (tp)
+splits the channels of each block, the pipeline (pp) the layers, context parallelism (cp) the
+tokens of a sequence, data parallelism (dp) the sequences. Expert parallelism (ep) takes no GPUs of
+its own: it spreads the experts over the dp * cp ranks that would otherwise all hold the same ones.
 """
 
 from dataclasses import dataclass, fields
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.model import Layout, Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a model: its layers, and on the first and last stage what is around them."""
+
+    before: Layout
+    layers: tuple[Layout, ...]
+    after: Layout
+
+    @property
+    def layout(self) -> Layout:
+        """Every block of the stage in the order it runs."""
+        return sum((self.before, *self.layers, self.after), ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +108,8 @@ class Parallel:
         """What one rank holds and runs of a block; `ValueError` says which number to change."""
         return block.shard(tp=self.tp, ep=self.ep)
 
-    def stages(self, model: Model) -> tuple[Layout, ...]:
-        """Every block that each stage runs, whole, in order.
+    def stages(self, model: Model) -> tuple["Stage", ...]:
+        """What each stage of the pipeline runs, whole, in order.
 
         The embedding belongs to the first stage, the final norm and the head to the last. Layers
         are spread by number; where they do not divide, later stages take one more. A block that
@@ -106,13 +120,14 @@ class Parallel:
         if self.pp > n:
             raise ValueError(f"pp is {self.pp}, expected at most the model's {n} layers")
         ends = [n * i // self.pp for i in range(self.pp + 1)]
-        parts = [
-            [pair for i in range(first, last) for pair in model.layer(i)]
+        return tuple(
+            Stage(
+                before=model.before if first == 0 else (),
+                layers=tuple(model.layer(i) for i in range(first, last)),
+                after=model.after if last == n else (),
+            )
             for first, last in zip(ends, ends[1:], strict=False)
-        ]
-        parts[0] = [*model.before, *parts[0]]
-        parts[-1] = [*parts[-1], *model.after]
-        return tuple(map(tuple, parts))
+        )
 
     def check(self, model: Model) -> None:
         """`ValueError` unless the model can be split so; the line says which number to change."""

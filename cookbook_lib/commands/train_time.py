@@ -29,7 +29,7 @@ def train_time(
     train_tokens: float = 1e12,
     mfu: float | None = None,
     price: float | None = None,
-    recompute: bool = False,
+    recompute: Literal["none", "selective", "full"] = "none",
     attention: Literal["dense", "causal"] = "causal",
     json: bool = False,
 ) -> None:
@@ -51,7 +51,7 @@ def train_time(
         train_tokens: of the whole run, such as 1e12
         mfu: part of the peak that the run reaches, if known; otherwise its upper bound is taken
         price: of a GPU hour
-        recompute: run the forward pass of each layer again in the backward pass
+        recompute: in the backward pass: nothing, what is light, or whole layers
         attention: count every query with every key, or only with those it sees
         json: print one JSON document instead of a table
     """
@@ -101,7 +101,11 @@ def summary(report: dict[str, Any]) -> dict[str, str]:
     """The headline in words: the run at the given MFU, or at best."""
     given = report["mfu"] != report["mfu_overlapped"]
     energy, cost = report["energy_joules"], report["cost"]
+    short = report["memory_bytes"] - report["chip_bytes"]
+    verdict = f"{short / 1e9:.1f} GB too much, see `cookbook memory`" if short > 0 else "fits"
     return {
+        "memory": f"{report['memory_bytes'] / 1e9:.1f} GB of {report['chip_bytes'] / 1e9:.0f} on "
+        f"the fullest GPU: {verdict}",
         "bound by": f"{report['bound_by']}; the pipeline waits {report['bubble']:.1%} of the time",
         "MFU": f"{report['mfu']:.1%}, as given; "
         * given

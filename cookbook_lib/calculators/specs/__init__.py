@@ -3,10 +3,11 @@
 from cookbook_lib.calculators.specs.attention import Attention
 from cookbook_lib.calculators.specs.delta import GatedDeltaNet
 from cookbook_lib.calculators.specs.layers import Embedding, Head, Linear, LoRA, Norm, ShortConv
+from cookbook_lib.calculators.specs.mamba2 import Mamba2
 from cookbook_lib.calculators.specs.mamba3 import Mamba3
 from cookbook_lib.calculators.specs.mlp import MLP, MoE
 from cookbook_lib.calculators.specs.rwkv7 import RWKV7, RWKV7ChannelMix
-from cookbook_lib.calculators.specs.ssm import Mamba1, Mamba2
+from cookbook_lib.calculators.specs.ssm import Mamba1
 
 __all__ = [
     "MLP",

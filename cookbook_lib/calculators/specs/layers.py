@@ -5,6 +5,7 @@ from math import ceil
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op
+from cookbook_lib.calculators.kept import Kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,9 @@ class Linear(Block):
             Op("weight", "b l d_in, d_in d_out -> b l d_out"),
             *[Op("bias", "b l d_out, d_out -> b l d_out")] * self.bias,
         ]
+
+    def kept_eager(self, run):
+        return [Kept("input", "b l d_in")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,10 @@ class LoRA(Block):
             Op("1.weight", "b l rank, rank d_out -> b l d_out"),
         ]
 
+    def kept_eager(self, run):
+        """Its input is that of the weight beside it, which keeps it."""
+        return [Kept("middle", "b l rank")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Norm(Block):
@@ -60,6 +68,17 @@ class Norm(Block):
             *[Op("bias", "b l d_model, d_model -> b l d_model")] * self.bias,
         ]
 
+    def kept_eager(self, run):
+        """RMSNorm on a CPU is two products in float32, and keeps the operands of both."""
+        if self.bias:
+            return [Kept("stream", "b l d_model"), Kept("mean", "b l"), Kept("deviation", "b l")]
+        wide = [Kept(x, "b l d_model", "fp32") for x in ("stream", "normed")]
+        return [*wide, Kept("rms", "b l", "fp32")]
+
+    def kept_fused(self, run):
+        statistics = [Kept("mean", "b l", "fp32")] * self.bias + [Kept("rms", "b l", "fp32")]
+        return [Kept("stream", "b l d_model"), *statistics]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShortConv(Block):
@@ -72,6 +91,9 @@ class ShortConv(Block):
     component = "conv"
     state = {"conv": ("conv", "b d_model d_conv", "")}
 
+    def size(self, run):
+        return super().size(run, l_conv=run.l + self.d_conv)
+
     def shard(self, tp=1, ep=1):
         return self.but(**self.split(tp, "d_model"))
 
@@ -80,6 +102,9 @@ class ShortConv(Block):
             Op("weight", "b l d_model, d_model d_conv -> b l d_model", kind="conv"),
             *[Op("bias", "b l d_model, d_model -> b l d_model")] * self.bias,
         ]
+
+    def kept_eager(self, run):
+        return [Kept("conv_in", "b l_conv d_model")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +122,9 @@ class Embedding(Block):
 
     def ops(self, run):
         return [Op("weight", "vocab d_model -> b l d_model", gather="vocab")]
+
+    def kept_eager(self, run):
+        return [Kept("tokens", "b l", "int64")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +149,6 @@ class Head(Block):
             Op("weight", "b p d_model, d_model vocab -> b p vocab"),
             *[Op("bias", "b p vocab, vocab -> b p vocab")] * self.bias,
         ]
+
+    def kept_eager(self, run):
+        return [Kept("x", "b p d_model", light=True)]

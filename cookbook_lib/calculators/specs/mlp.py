@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,21 @@ class MLP(Block):
         ops = [op for name, d in ins.items() for op in linear(name, "d_model", d, self.bias)]
         gate = [Op("gate", "b l d_ff, b l d_ff -> b l d_ff")] * self.gated
         return [*ops, *gate, *linear("down_proj", "d_ff", "d_model", self.bias)]
+
+    def kept_eager(self, run):
+        """The activation function keeps its input, the gate both its operands."""
+        if not self.gated:
+            return [*self.kept_fused(run)]
+        return [*self.kept_fused(run), Kept("activated", "b l d_ff", light=True)]
+
+    def kept_fused(self, run):
+        """The activation and the gate are one kernel that keeps only what it reads."""
+        wide = "d_gate_up" if self.gated else "d_ff"
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("wide", f"b l {wide}"),
+            Kept("product", "b l d_ff", light=True),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,4 +94,26 @@ class MoE(Block):
             *[Op("gate", f"{y}, {y} -> {y}")] * self.gated,
             Op("experts.down_proj", f"{y}, n_experts d_ff d_expert -> {x}", **expert),
             Op("combine", f"{x}, b l topk -> b l d_expert", kind="elementwise"),  # weigh and add
+        ]
+
+    def kept_eager(self, run):
+        """Softmax over the experts, weights that sum to 1; a token's number for each pair."""
+        narrow = {"experts": "int64", "order": "int64", "token": "int64", "chosen": "fp32"}
+        return [
+            *self.kept_fused(run),
+            *(Kept(name, "b l topk", dtype) for name, dtype in narrow.items()),
+            Kept("sum", "b l", "fp32"),
+            Kept("weights", "b l topk"),
+            *[Kept("activated", "b l topk d_ff", light=True)] * self.gated,
+            Kept("weighted", "b l topk d_expert", light=True),
+        ]
+
+    def kept_fused(self, run):
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("probabilities", "b l n_chosen_from", "fp32"),
+            Kept("routed", "b l topk d_expert"),
+            Kept("wide", "b l topk d_up"),
+            Kept("product", "b l topk d_ff", light=True),
+            Kept("said", "b l topk d_expert"),
         ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 from cookbook_lib.calculators.specs.delta import DeltaRule
 
 
@@ -110,6 +111,51 @@ class RWKV7(DeltaRule):
             Op("read", f"{key}, {S} -> {v}"),
         ]
 
+    def kept_eager(self, run):
+        """All chunks of a sequence at once, padded; one after the other for the state only."""
+        x, heads, S = "b l d_inner", "b l nheads", "b c nheads key headdim"
+        one, both = "b c k d_inner", "b c k d_inner two"
+        names = "rwkag" if self.first else "rwkvag"
+        inside = {
+            **dict.fromkeys(
+                ["kk_copied", "a_copied", "decay_k", "decay_r", "r", "decay_b", "total"], one
+            ),
+            **dict.fromkeys(
+                [
+                    "vectors",
+                    "vectors_scored",
+                    "readers",
+                    "solved",
+                    "to_end",
+                    "values",
+                    "values_copied",
+                ],
+                both,
+            ),
+            "through": "b c d_inner",
+            "v_copied": one,
+            "scores": "b c nheads pair two q k",
+            "within_copied": "b c nheads two q k",
+        }
+        if run.b > 1:  # a product of two batches copies an operand
+            inside["held_copied"] = "b c_later k d_inner"
+        mixed = [] if self.first else [Kept("v_own", x), Kept("v_share", x)]
+        return [
+            *(Kept(f"x_{name}", "b l d_model") for name in ("delta", *"rwkvag")),
+            *(Kept(f"middle_{name}", f"b l rank_{name}") for name in names if name in "wavg"),
+            Kept("w", x, "fp32"),
+            *mixed,
+            *(Kept(name, x) for name in ("a", "k", "a_less", "k_factor")),
+            *[Kept("kk", x, "fp32"), Kept("length", heads, "fp32"), Kept("clamped", heads, "fp32")],
+            *(Kept(name, axes, "fp32") for name, axes in inside.items()),
+            *[Kept("states", S, "fp32"), Kept("states_copied", S, "fp32")],
+            Kept("mask", "two q k", "bool"),
+            *[Kept("y", x), Kept("mean", heads), Kept("rms", heads)],
+            *(Kept(name, x, "fp32") for name in ("bonus_r", "bonus_k", "r_k", "bonus_v")),
+            Kept("bonus", heads, "fp32"),
+            *(Kept(name, x) for name in ("sum", "gate", "out")),
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RWKV7ChannelMix(Block):
@@ -129,4 +175,10 @@ class RWKV7ChannelMix(Block):
             Op("x_k", "b l d_model, d_model + b l d_model -> b l d_model"),
             Op("key.weight", "b l d_model, d_model d_ff -> b l d_ff"),
             Op("value.weight", "b l d_ff, d_ff d_model -> b l d_model"),
+        ]
+
+    def kept_eager(self, run):
+        return [
+            *[Kept("delta", "b l d_model"), Kept("x", "b l d_model")],
+            *[Kept("wide", "b l d_ff"), Kept("squared", "b l d_ff", light=True)],
         ]
