@@ -218,10 +218,11 @@ table(rows)
 
 # %% [markdown]
 # With $N$ stored, the rule asks for more than four times too much compute for BlackMamba, and for
-# more than a third too little for every Zamba. Active parameters mend the first and not the second:
-# *used* parameters mend both. For Mistral, whose layers share nothing, all three agree, and that is
-# why the rule is on every slide. What remains above one is arithmetic without weights: attention
-# over 4096 tokens and the scan.
+# more than a third too little for every Zamba. Active parameters mend the first and not the
+# second: *used* parameters mend both. For Mistral, whose layers share nothing, all three agree,
+# and that is why the rule is on every slide. What remains above one is arithmetic without weights:
+# attention over 4096 tokens and the scan. [How wrong is 6ND?](355_how_wrong_is_6nd.py) takes the
+# rule to other models and to long contexts.
 
 # %%
 rows = []

@@ -115,10 +115,11 @@ CHIPS: Mapping[str, Chip] = MappingProxyType(
             memory=192e9,
             power=750,
             link=448e9,  # 7 Infinity Fabric links of 64e9 each way, one to each other GPU
-            network=50e9,  # one 400 Gb/s card for each GPU, as in AMD's reference clusters
+            network=50e9,  # one 400 Gb/s card for each GPU
             node=NODE,
             source="https://www.amd.com/en/products/accelerators/instinct/mi300/mi300x.html "
             "(2023-12)",
+            estimate="network: what clusters of it usually have, not a part of the chip",
         ),
         "l40s": Chip(
             name="L40S",

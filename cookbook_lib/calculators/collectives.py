@@ -73,8 +73,8 @@ class Collective(NamedTuple):
 def rate(chip: Chip, tier: str) -> float:
     if (found := getattr(chip, tier)) is None:
         raise ValueError(
-            f"chip is {chip.name}, which has no {tier} on record, expected one that has, "
-            "or gpus that fit one node"
+            f"{tier} is None, expected bytes/s: {chip.name} has none on record; give --{tier}, or "
+            "take fewer gpus or another chip"
         )
     return found
 

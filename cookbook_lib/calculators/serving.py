@@ -16,7 +16,7 @@ from cookbook_lib.calculators.hardware import Roofline, roofline
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.storage import Storage
 
-USABLE = 0.9  # of the memory, as vLLM takes by default: docs.vllm.ai, gpu_memory_utilization
+USABLE = 0.9  # of the memory, by default in vLLM 0.6: engine/arg_utils.py, gpu_memory_utilization
 ENDLESS = 2**40  # tokens; what still fits then grows no more
 
 

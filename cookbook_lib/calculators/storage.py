@@ -30,7 +30,7 @@ FORMATS = {
     **{name: Format(bits=BITS[name]) for name in ("fp32", "bf16", "fp16")},
     "fp8": Format(bits=8),  # a scale for each tensor or channel: too few to count
     "int8": Format(bits=8),  # likewise
-    "int4": Format(bits=4, group=128),  # GPTQ's groups, arXiv:2210.17323, section 4; a fp16 scale
+    "int4": Format(bits=4, group=128),  # AWQ's groups, arXiv:2306.00978, section 5.1; a fp16 scale
     "int4-g64": Format(bits=4, group=64),  # the same in finer groups
     "int4-g32": Format(bits=4, group=32),  # llama.cpp's Q4_0: ggml-common.h, block_q4_0
     "mxfp4": Format(bits=4, group=32, scale=8),  # OCP Microscaling Formats v1.0 (2023-09), 5.2

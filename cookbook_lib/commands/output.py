@@ -49,7 +49,7 @@ def count(n: int | float) -> str:
     return f"{n:.2f} Z"
 
 
-def seconds(t: float) -> str:
+def seconds(t: int | float) -> str:
     """A time for people: 3.21 ms, 4.5 h, 30.2 d."""
     for limit, scale, unit in (
         (1e-3, 1e-6, "µs"),

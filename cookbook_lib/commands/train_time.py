@@ -1,5 +1,6 @@
 """`cookbook train-time`: how long a training run takes, and what it costs."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -28,6 +29,8 @@ def train_time(
     tokens: int = 4096,
     train_tokens: float = 1e12,
     mfu: float | None = None,
+    link: float | None = None,
+    network: float | None = None,
     price: float | None = None,
     recompute: Literal["none", "selective", "full"] = "none",
     attention: Literal["dense", "causal"] = "causal",
@@ -50,6 +53,8 @@ def train_time(
         tokens: of a sequence
         train_tokens: of the whole run, such as 1e12
         mfu: part of the peak that the run reaches, if known; otherwise its upper bound is taken
+        link: bytes/s of each GPU, one way, to others in its node, if not the chip's own
+        network: the same to GPUs in other nodes
         price: of a GPU hour
         recompute: in the backward pass: nothing, what is light, or whole layers
         attention: count every query with every key, or only with those it sees
@@ -68,9 +73,14 @@ def train_time(
         micro_batch=micro_batch,
         global_batch=global_batch,
     )
+    rates = {k: v for k, v in {"link": link, "network": network}.items() if v is not None}
+    for name, rate in rates.items():
+        if rate <= 0:
+            raise ValueError(f"{name} is {rate:g}, expected bytes/s above 0")
+    device = replace(chip_named(chip), **rates)
     report = train_report(
         presets.resolve(model),
-        chip_named(chip),
+        device,
         how,
         tokens,
         int(train_tokens),
