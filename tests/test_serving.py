@@ -37,6 +37,7 @@ TINY = from_dict(
 PRODUCTS = 2 * (D * D + 2 * D * D // 2 + D * D + 3 * D * FF)  # of both layers
 NORMS, TABLES = 5 * D, 2 * VOCAB * D
 CHIP = replace(CHIPS["cpu"], memory=6e4)
+STEADY = settings(max_examples=12, deadline=None, derandomize=True, database=None)
 
 
 def test_four_bits_take_more_than_four():
@@ -76,7 +77,7 @@ def test_an_ssm_keeps_its_state_where_keys_and_values_get_fewer_bits():
     assert half == kinds["kv"] + kinds["conv"] + kinds["ssm"] / 2
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@STEADY
 @given(experts=st.integers(1, 4), topk=st.integers(1, 3), tokens=st.integers(1, 3))
 def test_experts_read_are_the_mean_over_every_routing(experts, topk, tokens):
     topk = min(topk, experts)
@@ -106,7 +107,7 @@ def test_a_prompt_computes_what_the_mask_keeps_and_one_row_of_logits():
     assert prefill.flops == layers + 2 * 2 * D * VOCAB
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@STEADY
 @given(
     memory=st.integers(3000, 5000),  # the weights take 3408, a token 32 in bf16
     n=st.integers(1, 9),
@@ -122,6 +123,7 @@ def test_what_fits_is_what_counting_up_finds(memory, n, cache):
     assert batches == sorted(batches, reverse=True) and not batches[-1]
 
 
+@STEADY
 @given(st.integers(0, 10**6))
 def test_the_search_finds_the_last_that_fits(most):
     assert largest(lambda n: n <= most) == most
