@@ -248,7 +248,7 @@ plots.show(
     fig, "Arithmetic falls with the number of GPUs; what ZeRO-1 sends does not, and they cross"
 )
 takes_over = next(n for n, m, w in zip(counts, math, sums["ZeRO-1"], strict=True) if w > m)
-print(f"with ZeRO-1 the wires take longer than arithmetic from {takes_over} GPUs on")
+print(f"with ZeRO-1 on {takes_over} GPUs, the wires take longer than the arithmetic")
 assert takes_over > 128 and all(w > m for w, m in zip(sums["ZeRO-3"], math, strict=True))
 
 # %% [markdown]

@@ -291,9 +291,9 @@ table(rows)
 
 # %% [markdown]
 # Memory comes out within ten points of the claims. Speed does not: the roofline expects every
-# Zamba2 to be *slower* than its rival, in both phases. The reason is the lesson of the [chapter on
-# hybrids](340_hybrid_costs.py): a shared block is stored once and computed at every use. So the
-# parameters that a token *uses* decide:
+# Zamba2 to read a prompt more slowly than its rival, and to decode no faster. The reason is the
+# lesson of the [chapter on hybrids](340_hybrid_costs.py): a shared block is stored once and
+# computed at every use. So the parameters that a token *uses* decide:
 
 # %%
 rows = [
@@ -339,10 +339,10 @@ plots.show(
 )
 
 # %% [markdown]
-# Solid: both fused. Dotted: the rival op by op. Triangles: the claims. A claimed speed-up lies
-# between the two lines, so it is possible and says as much about kernels as about architectures.
-# Before you repeat such a number, ask for the chip, the batch, both lengths, and the attention
-# kernel of each side.
+# Solid: both fused. Dotted: the rival op by op. Triangles: the claims. At long enough prompts each
+# claimed speed-up lies between its two lines: it is possible there, and says as much about kernels
+# as about architectures. Before you repeat such a number, ask for the chip, the batch, both
+# lengths, and the attention kernel of each side.
 #
 # ## Exercises
 #

@@ -15,12 +15,15 @@ from cookbook_lib.blocks import kernels
 from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.blocks.models import LanguageModel, build
 from cookbook_lib.calculators import presets
-from cookbook_lib.calculators.memory import Training, memory
+from cookbook_lib.calculators.costs import BITS
+from cookbook_lib.calculators.memory import LOSS, Memory, Training, loss_bytes, memory
 from cookbook_lib.calculators.memory_plan import PARTS
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.commands.output import nbytes, print_json, print_table
 from cookbook_lib.results import append, ready
+
+MEASURED = ("weights", "activations")  # the parts that can be measured alone
 
 
 def bench_memory(
@@ -67,8 +70,9 @@ def bench_memory(
     )
     found, spec = measured(model, layers, how, device)
     predicted = memory(spec, how)
+    plain = in_plain_pytorch(spec, how, predicted)
     row = {
-        "model": spec.name,
+        "model": Path(model).parent.name if model.endswith(".json") else Path(model).name,
         "layers": len(spec.pattern),
         "tokens": tokens,
         "batch": batch,
@@ -76,8 +80,9 @@ def bench_memory(
         "optimizer": optimizer,
         "kernels": how.kernels,
         "predicted": {part: getattr(predicted, part) for part in (*PARTS, "total")},
+        "plain": plain,
         "measured": found,
-        "ratio": predicted.total / found["total"],
+        "ratio": plain / found["total"],
         **where(device),
     }
     if out:
@@ -102,6 +107,27 @@ def measured(
     return {"weights": weights, "activations": kept, "total": weights + peak}, made.spec
 
 
+def in_plain_pytorch(spec: Model, how: Training, predicted: Memory) -> int:
+    """The predicted total, and what PyTorch needs beside it without fused accumulation.
+
+    A gradient is whole before it is added to the one that is there. That of the head meets the
+    logits'; those of a table that is embedding and head too are two, and their sum a third. AdamW
+    on a CPU makes two temporaries of a weight.
+    """
+    size = BITS[how.dtype] // 8
+    held = predicted.total - predicted.activations - predicted.temporary
+    logits = loss_bytes(spec.after, how) // LOSS
+    head, table = ({n: b.params() * size for n, b in part} for part in (spec.after, spec.before))
+    tied = 3 if set(head) & set(table) else 1
+    moments = (
+        predicted.activations + predicted.temporary,
+        predicted.activations + 4 * logits + max(head.values()),
+        tied * max(table.values()),
+        2 * size * max(spec.weights().values()) if how.optimizer == "adamw" else 0,
+    )
+    return held + max(moments)
+
+
 def made_of(model: str, layers: int | None, device: str) -> LanguageModel:
     """The model with random weights, cut to its first layers."""
     config = model if Path(model).exists() else presets.entry(model)["config"]
@@ -120,8 +146,7 @@ def peak_of_steps(made: LanguageModel, tokens: Tensor, optimizer: str, device: s
     states = make(made.parameters(), lr=1e-4, fused=fused or None, **more)
 
     def step() -> None:
-        logits = made(tokens).flatten(0, 1).float()
-        F.cross_entropy(logits, tokens.flatten()).backward()
+        F.cross_entropy(made(tokens).flatten(0, 1).float(), tokens.flatten()).backward()
         states.step()
         states.zero_grad(set_to_none=False)
 
@@ -143,8 +168,9 @@ def show(row: dict) -> None:
     """Predicted and measured side by side; a part that cannot be measured alone is left empty."""
     said, found = row["predicted"], row["measured"]
     rows = [
-        [part, nbytes(said[part]), nbytes(found[part]) if part in found else ""] for part in said
+        [part, nbytes(said[part]), nbytes(found[part]) if part in MEASURED else ""] for part in said
     ]
+    rows.append(["total, plain PyTorch", nbytes(row["plain"]), nbytes(found["total"])])
     print_table(f"{row['model']}: a training step", ("part", "predicted", "measured"), rows)
     print(
         f"{row['layers']} layers, {row['batch']} x {row['tokens']} tokens, {row['dtype']}, "
