@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cookbook_lib.calculators.chips import chip
-from cookbook_lib.calculators.collectives import Collective, collectives, partial_sums
+from cookbook_lib.calculators.collectives import collectives, partial_sums
 from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.presets import preset
 from cookbook_lib.calculators.specs import Attention, Mamba1, Mamba2
 from cookbook_lib.calculators.step_time import step_time, train_report
+from cookbook_lib.calculators.wires import Collective
 
 H100 = chip("h100")
 LLAMA, ZAMBA2 = preset("llama-3.1-8b"), preset("zamba2-2.7b")

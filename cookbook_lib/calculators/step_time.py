@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cookbook_lib.calculators.chips import Chip
-from cookbook_lib.calculators.collectives import Collective, collectives
+from cookbook_lib.calculators.collectives import collectives
 from cookbook_lib.calculators.costs import Run, choose
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.kept import RECOMPUTE
@@ -17,6 +17,7 @@ from cookbook_lib.calculators.memory import Training
 from cookbook_lib.calculators.memory import memory as fullest_gpu
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel, Stage
+from cookbook_lib.calculators.wires import Collective
 
 ADAM = 12 + 12 + 2 + 2  # bytes: fp32 weight and moments read, written; gradient in, bf16 weight out
 DAY = 86400
