@@ -1,4 +1,4 @@
-"""What a training step puts on the wires: each collective with its bytes, counted from the einsums."""
+"""What a training step puts on the wires: its collectives, counted from the einsums."""
 
 from collections import Counter
 from collections.abc import Iterator
