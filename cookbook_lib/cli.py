@@ -15,11 +15,15 @@ from importlib import import_module
 COMMANDS: dict = {  # name -> module:function, or a group of further names
     "models": "cookbook_lib.commands.models:models",
     "cost": "cookbook_lib.commands.cost:cost",
+    "serve-cost": "cookbook_lib.commands.serve_cost:serve_cost",
+    "train-time": "cookbook_lib.commands.train_time:train_time",
+    "memory": "cookbook_lib.commands.memory:memory",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
+        "memory": "cookbook_lib.benchmarks.memory:bench_memory",
     },
 }
 

@@ -28,8 +28,9 @@ import matplotlib.pyplot as plt
 
 from cookbook_lib import plots
 from cookbook_lib.calculators import specs
+from cookbook_lib.calculators.chips import chip
 from cookbook_lib.calculators.costs import Run
-from cookbook_lib.calculators.hardware import CHIPS, roofline
+from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.presets import preset
 from cookbook_lib.plots import table
 
@@ -147,7 +148,7 @@ assert attention.state_bytes(s=2 * 4096) == 2 * attention.state_bytes(s=4096)
 # once. A real kernel lies between them.
 
 # %%
-h100 = CHIPS["h100"]
+h100 = chip("h100")
 print(f"{h100.name}: {h100.flops:.3g} FLOP/s, {h100.bandwidth:.3g} B/s,", end=" ")
 print(f"so {h100.ridge:.0f} FLOPs for each byte keep both busy")
 

@@ -30,6 +30,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from cookbook_lib import plots
+from cookbook_lib.calculators.chips import chip
 from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.presets import entry, preset
 from cookbook_lib.calculators.report import grouped
@@ -217,10 +218,11 @@ table(rows)
 
 # %% [markdown]
 # With $N$ stored, the rule asks for more than four times too much compute for BlackMamba, and for
-# more than a third too little for every Zamba. Active parameters mend the first and not the second:
-# *used* parameters mend both. For Mistral, whose layers share nothing, all three agree, and that is
-# why the rule is on every slide. What remains above one is arithmetic without weights: attention
-# over 4096 tokens and the scan.
+# more than a third too little for every Zamba. Active parameters mend the first and not the
+# second: *used* parameters mend both. For Mistral, whose layers share nothing, all three agree,
+# and that is why the rule is on every slide. What remains above one is arithmetic without weights:
+# attention over 4096 tokens and the scan. [How wrong is 6ND?](355_how_wrong_is_6nd.py) takes the
+# rule to other models and to long contexts.
 
 # %%
 rows = []
@@ -276,7 +278,7 @@ table(rows)
 D = 3e12  # tokens, as reported in zyphra.com/post/zamba2-small for the 2.7B
 rule = 6 * medium.params() * D
 really = medium.step_flops(l=tokens, attention="causal") / tokens * D
-h100_days = (really - rule) / (0.4 * 989e12) / 86400
+h100_days = (really - rule) / (0.4 * chip("h100").flops) / 86400
 print(f"{medium.name} on {D:.0e} tokens: 6ND says {rule:.2e} FLOP, the rows {really:.2e}")
 print(f"the difference is {h100_days:,.0f} days of an H100 that reaches 40% of its bf16 peak")
 assert 1.5 < really / rule < 1.6

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from cookbook_lib.calculators import presets
+from cookbook_lib.calculators.chips import CHIPS
+from cookbook_lib.calculators.storage import FORMATS
 from cookbook_lib.cli import main
+from cookbook_lib.commands.output import seconds
+from cookbook_lib.commands.serve_cost import serve_cost
+from cookbook_lib.commands.train_time import train_time
 
 CONFIG = Path(__file__).parent / "data/configs/Zamba2-2.7B/diff.json"
 KEYS = (
@@ -84,10 +89,52 @@ def test_tables_for_people(capsys):
     assert "zamba2-2.7b" in capsys.readouterr().out
 
 
+def test_serving_for_people_and_for_programs(capsys):
+    argv = ("serve-cost", "zamba2-1.2b", "--chip", "phone", "--weights", "int4", "--output", "8")
+    report = cookbook(*argv, capsys=capsys)
+    assert report["weights"] == "int4" and report["decode"]["bound_by"] == "memory"
+    assert report["memory_bytes"] == report["weight_bytes"] + report["cache_bytes"]
+    main(list(argv))
+    shown = capsys.readouterr().out
+    assert "Snapdragon" in shown and "first token (TTFT)" in shown and "longest context" in shown
+
+
+def test_training_time_for_people_and_for_programs(capsys):
+    argv = ("train-time", "zamba2-1.2b", "--gpus", "16", "--tp", "2", "--price", "2")
+    report = cookbook(*argv, capsys=capsys)
+    keys = "seconds_per_step tokens_per_second days gpu_hours bound_by cost collectives"
+    assert set(keys.split()) <= set(report) and report["dp"] == 8
+    assert {c["why"] for c in report["collectives"]} == {"dp", "tp"}
+    l40s = ("train-time", "zamba2-1.2b", "--chip", "l40s", "--gpus", "16", "--network", "25e9")
+    assert cookbook(*l40s, capsys=capsys)["communication_seconds"] > 0
+    main([*argv, "--mfu", "0.4"])
+    shown = capsys.readouterr().out
+    assert "40.0%, as given" in shown and "all-reduce" in shown and "GPU hours" in shown
+    assert all(name in train_time.__doc__ for name in CHIPS)
+
+
+def test_a_time_is_shown_in_a_unit_that_suits_it():
+    shown = [seconds(t) for t in (2e-6, 0.5, 3, 600, 7200, 3 * 86400)]
+    assert shown == ["2.00 µs", "500.00 ms", "3.00 s", "10.00 min", "2.00 h", "3.0 d"]
+
+
+def test_the_help_of_serving_names_every_chip_and_format():
+    shown = serve_cost.__doc__
+    assert all(name in shown for name in (*CHIPS, *FORMATS))
+
+
 @pytest.mark.parametrize(
     "argv, words",
     [
         (["cost"], "Missing"),
+        (["serve-cost", "zamba2-1.2b", "--chip", "h10"], "chip is 'h10', expected one of b200,"),
+        (["serve-cost", "zamba2-1.2b", "--prompt", "0"], "prompt is 0, expected a whole number"),
+        (["train-time", "zamba2-7b", "--gpus", "128", "--pp", "3"], "gpus is 128, expected a mult"),
+        (["train-time", "zamba2-7b", "--train-tokens", "0"], "train_tokens is 0, expected a numb"),
+        (["train-time", "zamba2-7b", "--mfu", "1.2"], "mfu is 1.2, expected a part of the peak"),
+        (["train-time", "zamba2-7b", "--chip", "l40s", "--gpus", "16"], "give --network, or take"),
+        (["train-time", "zamba2-7b", "--network", "-1"], "network is -1, expected bytes/s above 0"),
+        (["serve-cost", "zamba2-7b", "--chip", "phone"], "GB more than the 90% of 12 GB"),
         (["cost", "zamba2-2.8b"], "no preset is called 'zamba2-2.8b'; near to it: zamba2-2.7b"),
         (["cost", "nowhere/config.json"], "nowhere/config.json: no such file"),
         (["cost", "zamba2-1.2b", "--tokens", "many"], "--tokens"),

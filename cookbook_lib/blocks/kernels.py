@@ -5,7 +5,9 @@ cannot: the tensors are not on a GPU, the package is not there, or it does not t
 A package that is there but broken raises its own ImportError. Axes: see the functions stood for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,6 +17,17 @@ from einops import rearrange
 from torch import Tensor
 
 HALF = (torch.bfloat16, torch.float16)  # what the kernels of flash-linear-attention take
+LEFT_OUT: ContextVar[bool] = ContextVar("LEFT_OUT", default=False)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Plain PyTorch inside, on a GPU too: what the kernels are compared with."""
+    token = LEFT_OUT.set(True)
+    try:
+        yield
+    finally:
+        LEFT_OUT.reset(token)
 
 
 @cache
@@ -24,7 +37,9 @@ def installed(package: str) -> bool:
 
 def found(module: str, name: str, x: Tensor) -> Callable | None:
     """`module.name` if it can work on x: on a GPU, in float32 or less, and installed."""
-    if not x.is_cuda or x.dtype == torch.float64 or not installed(module.partition(".")[0]):
+    if LEFT_OUT.get() or not x.is_cuda or x.dtype == torch.float64:
+        return None
+    if not installed(module.partition(".")[0]):
         return None
     return getattr(import_module(module), name)
 

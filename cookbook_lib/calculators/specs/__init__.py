@@ -14,13 +14,14 @@ from cookbook_lib.calculators.specs.layers import (
     ShortConv,
 )
 from cookbook_lib.calculators.specs.lightning import Lightning
+from cookbook_lib.calculators.specs.mamba2 import Mamba2
 from cookbook_lib.calculators.specs.mamba3 import Mamba3
 from cookbook_lib.calculators.specs.mla import MLA
 from cookbook_lib.calculators.specs.mlp import MLP, MoE
 from cookbook_lib.calculators.specs.mlstm import MLSTM
 from cookbook_lib.calculators.specs.rg_lru import RGLRU
 from cookbook_lib.calculators.specs.rwkv7 import RWKV7, RWKV7ChannelMix
-from cookbook_lib.calculators.specs.ssm import Mamba1, Mamba2
+from cookbook_lib.calculators.specs.ssm import Mamba1
 
 __all__ = [
     "KDA",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import Block, Run, choose
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 
 
 def seen(run: Run, window: int | None = None) -> int:
@@ -44,7 +45,7 @@ class Attention(Block):
     d_x = property(lambda self: self.d_in or self.d_model)
     d_q = property(lambda self: self.n_heads * self.head_dim)
     d_q_proj = property(lambda self: (1 + self.gated) * self.d_q)
-    d_kv = property(lambda self: self.n_kv_heads * self.head_dim)
+    d_k = d_kv = property(lambda self: self.n_kv_heads * self.head_dim)
     d_qkv = property(lambda self: self.d_q + 2 * self.d_kv)
     per_kv = property(lambda self: self.n_heads // self.n_kv_heads)  # queries that share a key
 
@@ -62,7 +63,13 @@ class Attention(Block):
 
     def size(self, run):
         kept = run.s if self.window is None else min(run.s, self.window - 1)
-        return super().size(run, s=self.held(run), pairs=self.pairs(run), kept=kept)
+        return super().size(
+            run,
+            s=self.held(run),
+            pairs=self.pairs(run),
+            kept=kept,
+            l_conv=run.l + (self.d_conv or 0),
+        )
 
     def held(self, run: Run) -> int:
         """Keys at hand: those of the new tokens, and those that the cache kept before them."""
@@ -83,6 +90,10 @@ class Attention(Block):
             *linear("o_proj", "d_q", "d_model", self.out_bias),
         ]
 
+    def shard(self, tp=1, ep=1):
+        """Query heads are split; a key head that fewer queries than ranks share is copied."""
+        return self.but(**self.split(tp, "n_heads"), **self.split_or_copy(tp, "n_kv_heads"))
+
     def projections(self) -> list[Op]:
         parts = {"q": "d_q_proj", "k": "d_kv", "v": "d_kv"}
         parts = {"qkv": "d_qkv"} if self.fused else parts
@@ -101,3 +112,48 @@ class Attention(Block):
             )
             ops += [Op(f"{name}_norm.weight", f"b l {x}, {w} -> b l {x}")] * bool(w)
         return ops
+
+    def kept_eager(self, run: Run) -> list[Kept]:
+        """With PyTorch's fused attention; RoPE's tables are left out.
+
+        RoPE and a norm of heads lay queries and keys out anew: values stay views of a fused
+        projection, and the output is copied for o_proj. Without either it is not.
+        """
+        windowed = self.window is not None and run.s > self.window
+        return [
+            *self.inputs(fused=False),
+            *[Kept("mask", "l s")] * windowed,
+            *self.flash("d_qkv" if self.fused else "d_k"),
+            Kept("merged", "b l d_q"),
+        ]
+
+    def kept_unfused(self, run: Run) -> list[Kept]:
+        """Scores, softmax and values one after the other, keys and values copied to each query."""
+        return [
+            *self.inputs(fused=False),
+            *(Kept(name, "b l d_q") for name in "qkv"),
+            Kept("softmax", "b n_heads l s", light=True),
+            Kept("merged", "b l d_q"),
+        ]
+
+    def kept_fused(self, run: Run) -> list[Kept]:
+        return [*self.inputs(fused=True), *self.flash()]
+
+    def inputs(self, fused: bool) -> list[Kept]:
+        """What is kept before the heads meet; PyTorch on a CPU norms in float32, in two steps."""
+        kept = [Kept("x", "b l d_x", light=True)]
+        if self.d_conv:
+            kept.append(Kept("conv_in", "b l_conv d_qkv"))
+        if self.qk_norm != "none":
+            for name, heads in ("q", "n_heads"), ("k", "n_kv_heads"):
+                stat = f"b l {heads}" if self.qk_norm == "head" else "b l"
+                kept.append(Kept(f"{name}_in", f"b l d_{name}", "" if fused else "fp32"))
+                kept.append(Kept(f"{name}_rms", stat, "fp32"))
+                if not fused:
+                    kept.append(Kept(f"{name}_normed", f"b l d_{name}", "fp32"))
+        return kept
+
+    def flash(self, d_v: str = "d_k") -> list[Kept]:
+        """FlashAttention's operands, its output, and one number for each query and head."""
+        qkv = (Kept("q", "b l d_q"), Kept("k", "b l d_k"), Kept("v", f"b l {d_v}"))
+        return [*qkv, Kept("out", "b l d_q"), Kept("logsumexp", "b l n_heads", "fp32")]

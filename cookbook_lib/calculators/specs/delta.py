@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import BITS, Block, choose
 from cookbook_lib.calculators.einsums import Op, linear
-from cookbook_lib.calculators.specs.ssm import chunks
+from cookbook_lib.calculators.kept import Kept
+from cookbook_lib.calculators.specs.mamba2 import chunks, gated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,9 @@ class DeltaRule(Block):
         choose("ssm_dtype", self.ssm_dtype, ("", *BITS))
 
     def size(self, run):
-        return super().size(run, **chunks(run, self.chunk_size))
+        own = chunks(run, self.chunk_size)
+        l_conv = run.l + getattr(self, "d_conv", 0)
+        return super().size(run, l_conv=l_conv, c_later=own["c"] - 1, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,9 @@ class GatedDeltaNet(DeltaRule):
             *linear("out_proj", "d_v", "d_model"),
         ]
 
+    def shard(self, tp=1, ep=1):
+        return self.but(**self.split(tp, "n_k_heads", "n_v_heads"))
+
     def chunked(self) -> list[Op]:
         """Solve for the corrected values of a chunk, then attend to them; a state between."""
         q, key = "b c n_k_heads q head_k_dim", "b c n_k_heads k head_k_dim"
@@ -106,4 +112,51 @@ class GatedDeltaNet(DeltaRule):
             Op("delta", f"{heads}, {v} + {v} -> {v}"),
             Op("write", f"{key}, {v} + {S} -> {S}"),
             Op("read", f"{key}, {S} -> {v}"),
+        ]
+
+    def kept_eager(self, run):
+        """All chunks of a sequence at once, padded; one after the other for the state only."""
+        heads, key, value = "b l n_v_heads", "b c q n_k_heads head_k_dim", "b c q d_v"
+        square, pairs = "b c n_k_heads q k", "b c n_v_heads q k"
+        copies = ["k_scores", "q_scores", "k_system", "q_system", "k_read", "q_read"]
+        inside = {
+            **dict.fromkeys(("start", "end", "beta_copied", "beta_start"), "b c q n_v_heads"),
+            "through": "b c n_v_heads",
+            **dict.fromkeys(("decay", "system_decayed", "system", "scores_copied"), pairs),
+            **dict.fromkeys(("scores", "keys"), square),
+            **dict.fromkeys(copies, key),
+            **dict.fromkeys(("v", "news", "news_to_end", "news_copied", "read", "y"), value),
+            "solved": "b c q n_v_heads d_kv",
+            **dict.fromkeys(("states", "states_copied"), "b c n_v_heads head_k_dim head_v_dim"),
+        }
+        if run.b > 1:  # a product of two batches copies an operand
+            inside |= {"k_write": key, "k_read_copied": "b c_later q n_v_heads head_k_dim"}
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("conv_in", "b l_conv d_qkv"),
+            Kept("conv_out", "b l d_qkv"),
+            Kept("qkv", "b l d_qkv", "uncast"),
+            *[Kept("q", "b l d_k", "cast"), Kept("k", "b l d_k", "cast")],
+            *(Kept(f"{t}_rms", "b l n_k_heads", "fp32") for t in "qk"),
+            *(Kept(name, "n_v_heads", "fp32") for name in ("exp_A", "A")),
+            *(Kept(name, heads, "fp32") for name in ("dt_in", "dt", "beta")),
+            *(Kept(name, axes, "fp32") for name, axes in inside.items()),
+            Kept("mask", "q k", "bool"),
+            *[Kept("z", "b l d_v", "cast"), Kept("qkvz", "b l d_qkvz", "uncast")],
+            *gated("b l d_v", heads),
+            Kept("out", "b l d_v"),
+        ]
+
+    def kept_fused(self, run):
+        """`chunk_gated_delta_rule` of flash-linear-attention; A is a square for each chunk."""
+        heads = "b l n_v_heads"
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("qkvz", "b l d_qkvz"),
+            Kept("conv_in", "b l d_qkv"),
+            *[Kept("q", "b l d_k"), Kept("k", "b l d_k"), Kept("v", "b l d_v")],
+            *(Kept(f"{t}_rms", "b l n_k_heads", "fp32") for t in "qk"),
+            *[Kept("decay", heads, "fp32"), Kept("beta", heads), Kept("A", f"{heads} k")],
+            *[Kept("y", "b l d_v"), Kept("rms", heads, "fp32")],
+            Kept("out", "b l d_v", light=True),
         ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import BITS, Block, choose
 from cookbook_lib.calculators.einsums import Op, linear
-from cookbook_lib.calculators.specs.ssm import chunked, chunks
+from cookbook_lib.calculators.specs.mamba2 import chunked, chunks
 
 
 @dataclass(frozen=True, kw_only=True)

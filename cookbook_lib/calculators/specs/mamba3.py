@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import BITS, Block, choose
 from cookbook_lib.calculators.einsums import Op, linear
-from cookbook_lib.calculators.specs.ssm import chunked, chunks
+from cookbook_lib.calculators.kept import Kept
+from cookbook_lib.calculators.specs.mamba2 import chunked, chunks, gated, in_chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,10 @@ class Mamba3(Block):
     chunk_size: int = 64
     norm: bool = False
     ssm_dtype: str = "fp32"
+    d_ssm: int | None = None  # the inner width where it is not expand * d_model
 
     component = "mamba3"
-    d_inner = property(lambda self: self.expand * self.d_model)
+    d_inner = property(lambda self: self.d_ssm or self.expand * self.d_model)
     nheads = property(lambda self: self.d_inner // self.headdim)
     n_angles = property(lambda self: int(self.d_state * self.rope_fraction) // 2)
     # z, x; B, C; the step, the decay and the trapezoid's weight of each head; the angles
@@ -56,6 +58,11 @@ class Mamba3(Block):
 
     def size(self, run):
         return super().size(run, **chunks(run, self.chunk_size))
+
+    def shard(self, tp=1, ep=1):
+        """Heads are split, all of them turn by the same angles; shared groups are copied."""
+        heads, groups = self.split(tp, "nheads"), self.split_or_copy(tp, "ngroups")
+        return self.but(d_ssm=heads["nheads"] * self.headdim, **groups)
 
     def ops(self, run):
         heads, x, B = "b l nheads", "b l nheads headdim", "b l nheads d_state"
@@ -96,4 +103,61 @@ class Mamba3(Block):
             Op("write", f"{x}, {B} -> {h}"),
             Op("carry", f"{heads}, {h} + {h} -> {h}"),
             Op("read", f"{h}, {B} -> {x}"),
+        ]
+
+    def kept_eager(self, run):
+        heads, wide, turned = "b l nheads", "b l d_inner", "b l nheads n_angles"
+        numbers = [
+            "dt_in",
+            "dt",
+            "rate",
+            "a",
+            "share",
+            "rest",
+            "lent",
+            "weight",
+            "got",
+            "self",
+            "got_self",
+        ]
+        return [
+            Kept("x", "b l d_model", light=True),
+            *(Kept(name, heads, "fp32") for name in numbers),
+            *(Kept(name, heads, "cast") for name in ("A_in",)),
+            *[Kept("turn", "b l n_angles", "fp32"), Kept("turn_dt", "b l n_angles", "fp32")],
+            *(kept for t in "BC" for kept in self.keys_kept(t)),
+            *(Kept(name, turned, "fp32") for name in ["angle", "cos_B", "sin_B", "cos_C", "sin_C"]),
+            *[Kept("last_x", "b d_inner", "fp32"), Kept("last_B", "b nheads d_state", "fp32")],
+            Kept("scan_x", wide, "cast"),
+            *in_chunks("nheads", "nheads", self.size(run)),
+            Kept("D", "nheads", "cast"),
+            *[Kept("z", wide, "cast"), Kept("in_proj", "b l d_in_proj", "uncast")],
+            Kept("y", wide, "fp32"),
+            *([*gated(wide, heads)] if self.norm else [Kept("gate", wide, "fp32")]),
+            Kept("out", wide),
+        ]
+
+    def keys_kept(self, t: str) -> list[Kept]:
+        """Of B or C: normed, given to each head, and turned."""
+        group, head = "b l ngroups d_state", "b l nheads d_state"
+        return [
+            Kept(f"{t}_in", group, "cast"),
+            Kept(f"{t}_normed", group, "fp32"),
+            Kept(f"{t}_rms", "b l ngroups", "fp32"),
+            *(Kept(f"{t}_{at}", head, "fp32") for at in ("of_heads", "turned")),
+        ]
+
+    def kept_fused(self, run):
+        """`mamba3_siso_combined` keeps B and C of each head, turned, and each chunk's state."""
+        heads, group, B = "b l nheads", "b l ngroups d_state", "b l nheads d_state"
+        numbers = ["dt_A", "dt", "share", "decay", "dot", "scale", "gamma"]
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("in_proj", "b l d_in_proj"),
+            *(Kept(f"{t}_normed", group) for t in "BC"),
+            *(Kept(f"{t}_turned", B) for t in "BC"),
+            *(Kept(name, heads, "fp32") for name in numbers),
+            Kept("angles", "b l nheads n_angles", "fp32"),
+            *[Kept("y", "b l d_inner"), Kept("out", "b l d_inner")],
+            Kept("states", "b c nheads headdim d_state", "bf16"),
         ]

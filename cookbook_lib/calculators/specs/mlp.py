@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,9 @@ class MLP(Block):
     component = "mlp"
     d_gate_up = property(lambda self: 2 * self.d_ff)
 
+    def shard(self, tp=1, ep=1):
+        return self.but(**self.split(tp, "d_ff"))
+
     def ops(self, run):
         if self.gated and self.fused:
             ins = {"gate_up_proj": "d_gate_up"}
@@ -27,6 +31,21 @@ class MLP(Block):
         ops = [op for name, d in ins.items() for op in linear(name, "d_model", d, self.bias)]
         gate = [Op("gate", "b l d_ff, b l d_ff -> b l d_ff")] * self.gated
         return [*ops, *gate, *linear("down_proj", "d_ff", "d_model", self.bias)]
+
+    def kept_eager(self, run):
+        """The activation function keeps its input, the gate both its operands."""
+        if not self.gated:
+            return [*self.kept_fused(run)]
+        return [*self.kept_fused(run), Kept("activated", "b l d_ff", light=True)]
+
+    def kept_fused(self, run):
+        """The activation and the gate are one kernel that keeps only what it reads."""
+        wide = "d_gate_up" if self.gated else "d_ff"
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("wide", f"b l {wide}"),
+            Kept("product", "b l d_ff", light=True),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,23 +62,58 @@ class MoE(Block):
     gated: bool = True
     router_bias: bool = False
     d_latent: int | None = None
+    n_routed: int | None = None  # experts of all ranks, where this one holds a part of them
 
     component = "moe"
     d_expert = property(lambda self: self.d_latent or self.d_model)
     d_up = property(lambda self: (1 + self.gated) * self.d_ff)
+    n_chosen_from = property(lambda self: self.n_routed or self.n_experts)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.topk > self.n_experts:
-            raise ValueError(f"topk is {self.topk}, expected at most n_experts ({self.n_experts})")
+        if self.topk > self.n_chosen_from:
+            raise ValueError(
+                f"topk is {self.topk}, expected at most n_experts ({self.n_chosen_from})"
+            )
+
+    def shard(self, tp=1, ep=1):
+        """Each expert is split like an MLP, then the experts are dealt out.
+
+        The router stays whole: `n_routed` is how many experts it chooses from. Its choices are
+        taken to be balanced, so that a rank gets as many tokens as it sends.
+        """
+        mine = self.split(ep, "n_experts", by="ep")
+        return self.but(**self.split(tp, "d_ff"), **mine, n_routed=self.n_chosen_from)
 
     def ops(self, run):
         x, y, up = "b l topk d_expert", "b l topk d_ff", "gate_up" if self.gated else "up"
         expert = {"gather": "n_experts", "take": "topk"}
         return [
-            *linear("router", "d_model", "n_experts", self.router_bias),
+            *linear("router", "d_model", "n_chosen_from", self.router_bias),
             Op(f"experts.{up}_proj", f"{x}, n_experts d_expert d_up -> b l topk d_up", **expert),
             *[Op("gate", f"{y}, {y} -> {y}")] * self.gated,
             Op("experts.down_proj", f"{y}, n_experts d_ff d_expert -> {x}", **expert),
             Op("combine", f"{x}, b l topk -> b l d_expert", kind="elementwise"),  # weigh and add
+        ]
+
+    def kept_eager(self, run):
+        """Softmax over the experts, weights that sum to 1; a token's number for each pair."""
+        narrow = {"experts": "int64", "order": "int64", "token": "int64", "chosen": "fp32"}
+        return [
+            *self.kept_fused(run),
+            *(Kept(name, "b l topk", dtype) for name, dtype in narrow.items()),
+            Kept("sum", "b l", "fp32"),
+            Kept("weights", "b l topk"),
+            *[Kept("activated", "b l topk d_ff", light=True)] * self.gated,
+            Kept("weighted", "b l topk d_expert", light=True),
+        ]
+
+    def kept_fused(self, run):
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("probabilities", "b l n_chosen_from", "fp32"),
+            Kept("routed", "b l topk d_expert"),
+            Kept("wide", "b l topk d_up"),
+            Kept("product", "b l topk d_ff", light=True),
+            Kept("said", "b l topk d_expert"),
         ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 from cookbook_lib.calculators.specs.delta import DeltaRule
 
 
@@ -24,9 +25,10 @@ class RWKV7(DeltaRule):
     rank_v: int = 32
     rank_g: int = 128
     first: bool = False
+    d_ssm: int | None = None  # the width of all heads together where it is not d_model
 
     component = "rwkv7"
-    d_inner = property(lambda self: self.d_model)  # of all heads together
+    d_inner = property(lambda self: self.d_ssm or self.d_model)
     nheads = property(lambda self: self.d_inner // self.headdim)
     key = property(lambda self: self.headdim)  # the state is key by value, both headdim wide
     both = property(lambda self: 2 * self.headdim)
@@ -34,7 +36,7 @@ class RWKV7(DeltaRule):
 
     def __post_init__(self):
         super().__post_init__()
-        self.divides("headdim", "d_model")
+        self.divides("headdim", "d_inner")
         if self.chunk_size > 64:  # products of decays, at least exp(-0.607 * 64), fit in float32
             raise ValueError(f"chunk_size is {self.chunk_size}, expected at most 64")
 
@@ -44,32 +46,37 @@ class RWKV7(DeltaRule):
         return {"shift": ("conv", "b d_model", ""), "ssm": ssm}
 
     def ops(self, run):
-        x, heads, head = "b l d_model", "b l nheads", "b l nheads headdim"
+        stream, x = "b l d_model", "b l d_inner"
+        heads, head = "b l nheads", "b l nheads headdim"
         scan = self.recurrence() if run.l == 1 or run.scan == "recurrent" else self.chunked()
         own = [] if self.first else [Op("v_mix", f"{x}, {x} + {x} -> {x}")]
         return [
-            *(Op(f"x_{name}", f"{x}, d_model + {x} -> {x}") for name in "rwkvag"),
+            *(Op(f"x_{name}", f"{stream}, d_model + {stream} -> {stream}") for name in "rwkvag"),
             *(op for name in "rkv" for op in linear(f"{name}_proj", "d_model", "d_inner")),
             *(op for name in ("wag" if self.first else "wvag") for op in self.lora(name)),
             *own,
-            *(Op(name, f"{x}, d_model -> {x}") for name in ("k_k", "k_a")),
+            *(Op(name, f"{x}, d_inner -> {x}") for name in ("k_k", "k_a")),
             Op("k_mix", f"{x}, {x} -> {x}"),
             Op("correct", f"{x}, {x} -> {x}"),
             *scan,
-            Op("g_norm.weight", f"{x}, d_model -> {x}"),
-            Op("g_norm.bias", f"{x}, d_model -> {x}"),
+            Op("g_norm.weight", f"{x}, d_inner -> {x}"),
+            Op("g_norm.bias", f"{x}, d_inner -> {x}"),
             Op("r_k", f"{head}, {head}, nheads headdim -> {heads}", kind="elementwise"),
             Op("bonus", f"{heads}, {head} + {head} -> {head}"),
             Op("gate", f"{x}, {x} -> {x}"),
             *linear("o_proj", "d_inner", "d_model"),
         ]
 
+    def shard(self, tp=1, ep=1):
+        """Heads are split; the mixing of tokens and the narrow middles stay whole."""
+        return self.but(d_ssm=self.split(tp, "nheads")["nheads"] * self.headdim)
+
     def lora(self, name: str) -> list[Op]:
         """Through a narrow middle; only the gate's has no bias."""
         rank = f"rank_{name}"
         return [
             *linear(f"{name}_lora.lora.0", "d_model", rank),
-            *linear(f"{name}_lora.lora.2", rank, "d_model", bias=name != "g"),
+            *linear(f"{name}_lora.lora.2", rank, "d_inner", bias=name != "g"),
         ]
 
     def chunked(self) -> list[Op]:
@@ -104,6 +111,51 @@ class RWKV7(DeltaRule):
             Op("read", f"{key}, {S} -> {v}"),
         ]
 
+    def kept_eager(self, run):
+        """All chunks of a sequence at once, padded; one after the other for the state only."""
+        x, heads, S = "b l d_inner", "b l nheads", "b c nheads key headdim"
+        one, both = "b c k d_inner", "b c k d_inner two"
+        names = "rwkag" if self.first else "rwkvag"
+        inside = {
+            **dict.fromkeys(
+                ["kk_copied", "a_copied", "decay_k", "decay_r", "r", "decay_b", "total"], one
+            ),
+            **dict.fromkeys(
+                [
+                    "vectors",
+                    "vectors_scored",
+                    "readers",
+                    "solved",
+                    "to_end",
+                    "values",
+                    "values_copied",
+                ],
+                both,
+            ),
+            "through": "b c d_inner",
+            "v_copied": one,
+            "scores": "b c nheads pair two q k",
+            "within_copied": "b c nheads two q k",
+        }
+        if run.b > 1:  # a product of two batches copies an operand
+            inside["held_copied"] = "b c_later k d_inner"
+        mixed = [] if self.first else [Kept("v_own", x), Kept("v_share", x)]
+        return [
+            *(Kept(f"x_{name}", "b l d_model") for name in ("delta", *"rwkvag")),
+            *(Kept(f"middle_{name}", f"b l rank_{name}") for name in names if name in "wavg"),
+            Kept("w", x, "fp32"),
+            *mixed,
+            *(Kept(name, x) for name in ("a", "k", "a_less", "k_factor")),
+            *[Kept("kk", x, "fp32"), Kept("length", heads, "fp32"), Kept("clamped", heads, "fp32")],
+            *(Kept(name, axes, "fp32") for name, axes in inside.items()),
+            *[Kept("states", S, "fp32"), Kept("states_copied", S, "fp32")],
+            Kept("mask", "two q k", "bool"),
+            *[Kept("y", x), Kept("mean", heads), Kept("rms", heads)],
+            *(Kept(name, x, "fp32") for name in ("bonus_r", "bonus_k", "r_k", "bonus_v")),
+            Kept("bonus", heads, "fp32"),
+            *(Kept(name, x) for name in ("sum", "gate", "out")),
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RWKV7ChannelMix(Block):
@@ -115,9 +167,18 @@ class RWKV7ChannelMix(Block):
     component = "rwkv7 channel mix"
     state = {"shift": ("conv", "b d_model", "")}
 
+    def shard(self, tp=1, ep=1):
+        return self.but(**self.split(tp, "d_ff"))
+
     def ops(self, run):
         return [
             Op("x_k", "b l d_model, d_model + b l d_model -> b l d_model"),
             Op("key.weight", "b l d_model, d_model d_ff -> b l d_ff"),
             Op("value.weight", "b l d_ff, d_ff d_model -> b l d_model"),
+        ]
+
+    def kept_eager(self, run):
+        return [
+            *[Kept("delta", "b l d_model"), Kept("x", "b l d_model")],
+            *[Kept("wide", "b l d_ff"), Kept("squared", "b l d_ff", light=True)],
         ]

@@ -1,4 +1,4 @@
-"""Sequence mixing by a state of fixed size: Mamba-1 and Mamba-2.
+"""Sequence mixing by a state of fixed size: what Mamba-1 and Mamba-2 share, and Mamba-1.
 
 Frameworks differ in the dtype of the SSM state: transformers' torch path keeps it in float32 even
 in a bf16 model, mamba_ssm and BlackMamba in the weights' dtype; `ssm_dtype` says which ("" = the
@@ -8,8 +8,9 @@ run's). The convolution's state is `d_conv` columns wide in both.
 from dataclasses import dataclass
 from math import ceil
 
-from cookbook_lib.calculators.costs import BITS, Block, Run, choose
+from cookbook_lib.calculators.costs import BITS, Block, choose
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,13 @@ class Mamba1(SSM):
             "ssm": ("ssm", "b nheads headdim d_state", self.ssm_dtype),
         }
 
+    def shard(self, tp=1, ep=1):
+        """Channels are split; what x_proj makes of a rank's channels is summed over the ranks."""
+        if self.nheads == 1:
+            return self.but(d_ssm=self.split(tp, "d_inner")["d_inner"], dt_rank=self.rank)
+        parts = self.split(tp, "d_inner", "nheads")
+        return self.but(d_ssm=parts["d_inner"], nheads=parts["nheads"], dt_rank=self.rank)
+
     def ops(self, run):
         x, h = "b l nheads headdim", "b l nheads headdim d_state"
         low, B = "b l nheads rank", "b l nheads d_state"
@@ -91,85 +99,57 @@ class Mamba1(SSM):
             *linear("out_proj", "d_inner", "d_model", self.bias_out),
         ]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Mamba2(SSM):
-    """Mamba-2, arXiv:2405.21060; `norm`: the gated RMSNorm before out_proj."""
-
-    d_state: int = 128
-    headdim: int = 64
-    ngroups: int = 1
-    chunk_size: int = 256
-    norm: bool = True
-
-    component = "mamba2"
-    nheads = property(lambda self: self.d_inner // self.headdim)
-    per_group = property(lambda self: self.nheads // self.ngroups)  # heads that share B and C
-    d_xBC = property(lambda self: self.d_inner + 2 * self.ngroups * self.d_state)
-    d_in_proj = property(lambda self: self.d_inner + self.d_xBC + self.nheads)  # z, xBC, dt
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.divides("headdim", "d_inner")
-        self.divides("ngroups", "nheads")
-
-    @property
-    def state(self):
-        return {
-            "conv": ("conv", "b d_xBC d_conv", ""),
-            "ssm": ("ssm", "b nheads headdim d_state", self.ssm_dtype),
-        }
-
     def size(self, run):
-        return super().size(run, **chunks(run, self.chunk_size))
+        own = {"c": ceil(run.l / 64), "c_kernel": ceil(run.l / 2048), "pair": 2}
+        return super().size(run, l_conv=run.l + self.d_conv, **own)
 
-    def ops(self, run):
-        heads, x = "b l nheads", "b l nheads headdim"
-        one_by_one = run.l == 1 or run.scan == "recurrent"
-        scan = self.recurrence() if one_by_one else chunked("ngroups", "per_group")
+    def kept_eager(self, run):
+        """The scan keeps its operands, and a state for each chunk of 64 tokens."""
+        A, B, heads = "nheads headdim d_state", "b l nheads d_state", "b l nheads"
+        normed = [
+            kept
+            for name, wide in (("dt", "rank"), ("B", "d_state"), ("C", "d_state"))
+            for kept in (
+                Kept(f"{name}_in", f"{heads} {wide}", "fp32"),
+                Kept(f"{name}_normed", f"{heads} {wide}", "fp32"),
+                Kept(f"{name}_rms", heads, "fp32"),
+            )
+        ]
+        low = (
+            [Kept("low", f"{heads} rank")]
+            if self.dt_norm
+            else [Kept("dt_B_C", f"{heads} d_x_proj")]
+        )
         return [
-            *linear("in_proj", "d_model", "d_in_proj", self.bias),
-            *self.conv("d_xBC"),
-            Op("dt_bias", f"{heads}, nheads -> {heads}"),
-            Op("A_log", f"{heads}, nheads -> {heads}"),  # dt A, whose exp is the decay
-            Op("dt_x", f"{heads}, {x} -> {x}"),
-            *scan,
-            Op("D", f"{x}, nheads + {x} -> {x}"),
-            Op("gate", "b l d_inner, b l d_inner -> b l d_inner"),
-            *[Op("norm.weight", "b l d_inner, d_inner -> b l d_inner")] * self.norm,
-            *linear("out_proj", "d_inner", "d_model", self.bias_out),
+            Kept("x", "b l d_model", light=True),
+            Kept("conv_in", "b l_conv d_inner"),
+            Kept("conv_out", "b l d_inner"),
+            Kept("activated", "b l d_inner"),
+            *normed * self.dt_norm,
+            *low,
+            *[Kept(f"{t}_out", B, "uncast") for t in "BC" if self.dt_norm],
+            Kept("dt_in", "b l d_inner", "fp32"),
+            *[Kept("exp_A", A, "fp32"), Kept("A", A, "fp32")],
+            *[Kept("scan_x", "b l d_inner", "cast"), Kept("dt", "b l d_inner", "fp32")],
+            *[Kept("B", B, "cast"), Kept("C", B, "cast")],
+            Kept("states", "b c nheads headdim d_state", "fp32"),
+            Kept("D", "d_inner", "cast"),
+            *[Kept("z", "b l d_inner", "cast"), Kept("xz", "b l d_in_proj", "uncast")],
+            *[Kept("y", "b l d_inner", "fp32"), Kept("gate", "b l d_inner", "fp32")],
+            Kept("out", "b l d_inner"),
         ]
 
-    def recurrence(self) -> list[Op]:
-        """Token by token: write to the state while it decays, then read it."""
-        h, x = "b l ngroups per_group headdim d_state", "b l ngroups per_group headdim"
+    def kept_fused(self, run):
+        """`mamba_inner_fn` with checkpoint_lvl=1: it recomputes the convolution and dt.
+
+        The kernel keeps a decay and a state for each 2048 tokens (selective_scan.cpp).
+        """
         return [
-            Op("write", f"{x}, b l ngroups d_state -> {h}"),
-            Op("carry", f"b l ngroups per_group, {h} + {h} -> {h}"),
-            Op("read", f"{h}, b l ngroups d_state -> {x}"),
+            Kept("x", "b l d_model", light=True),
+            Kept("xz", "b l d_in_proj"),
+            Kept("dt_B_C", "b l nheads d_x_proj"),
+            *(Kept(t, "b l nheads d_state") for t in "BC"),
+            Kept("A", "nheads headdim d_state", "fp32"),
+            Kept("states", "b c_kernel nheads headdim d_state pair", "fp32"),
+            Kept("scan_out", "b l d_inner"),
         ]
-
-
-def chunks(run: Run, size: int) -> dict[str, int]:
-    """The axes of a scan in chunks: c of them, of q = k tokens each, the last one padded."""
-    return {"c": ceil(run.l / size), "q": size, "k": size}
-
-
-def chunked(g: str, heads: str) -> list[Op]:
-    """Attention with a decaying mask inside a chunk of q = k tokens, a state between chunks.
-
-    g: the axis of groups that share B and C; heads: that of a group's heads, empty for one each.
-    """
-    C, B = f"b c q {g} d_state", f"b c k {g} d_state"
-    x, y = f"b c k {g} {heads} headdim", f"b c q {g} {heads} headdim"
-    h, mask = f"b c {g} {heads} headdim d_state", f"b c {g} {heads} q k"
-    return [
-        Op("scores", f"{C}, {B} -> b c {g} q k"),
-        Op("mask", f"b c {g} q k, {mask} -> {mask}"),
-        Op("within", f"{mask}, {x} -> {y}"),
-        Op("to_end", f"b c k {g} {heads}, {x} -> {x}"),
-        Op("chunk_state", f"{B}, {x} -> {h}"),
-        Op("carry", f"b c {g} {heads}, {h} + {h} -> {h}"),
-        Op("between", f"{C}, {h} -> {y}"),
-        Op("from_start", f"b c q {g} {heads}, {y} + {y} -> {y}"),
-    ]
