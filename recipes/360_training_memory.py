@@ -280,7 +280,7 @@ for y, how in enumerate(cases.values()):
         left += size
     ax.text(left + 1, -y, f"{left:.0f}", va="center")
 ax.axvline(GB, color=plots.INK, ls=":")
-ax.text(GB + 1, 0.7, "one H100")
+ax.text(GB + 1, 1 - len(cases), "one H100", va="center")
 ax.set_yticks([-y for y in range(len(cases))], cases)
 ax.set(xlabel="memory of one GPU (GB)", xlim=(0, 175))
 ax.grid(axis="y", visible=False)
@@ -297,8 +297,8 @@ assert plain.total > GB * 1e9 > one.total and change[0] == "--zero 1"
 assert plain.optimizer == 12 * zamba.params() and plain.weights == 2 * zamba.params()
 
 # %% [markdown]
-# ZeRO-1 sends no more than plain data parallelism does, so it comes first. Zyphra reports it for
-# Zamba-7B on 128 H100. The same on the command line:
+# ZeRO-1 sends no more than plain data parallelism does, so it comes first. Zyphra reports that
+# it trained Zamba-7B so. The same on the command line:
 # `cookbook memory zamba2-7b --gpus 8 --zero 1`.
 #
 # ## What computing again buys
@@ -455,8 +455,8 @@ assert found[2].total <= GB * 1e9 and 16 * jamba.params() / (gpus / 2) > GB * 1e
 # ## Find the bug
 #
 # `calc/calc_transformer_mem.py` of [EleutherAI/cookbook](https://github.com/EleutherAI/cookbook)
-# (at `c2af7db`) is the calculator that most people use for transformers. It knows ZeRO, expert
-# parallelism, DeepSpeed's buffers and both rows of the formula above, and its comments say why.
+# (at `c2af7db`) sizes the training of transformers. It knows ZeRO, expert parallelism, DeepSpeed's
+# buffers and both rows of the formula above, and its comments say where each term is from.
 # The function below follows its lines for a dense model, with the same divisions. The parameters
 # are those that it counts for Llama-2-7B.
 

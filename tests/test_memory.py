@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import saved as save_config
 from tiny import CHECKPOINTS, one_thread  # noqa: F401 (a fixture)
-from transformers import AutoConfig
+from transformers import AutoConfig, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
 from cookbook_lib.benchmarks.saved import saved
 from cookbook_lib.benchmarks.tracked import tracked_peak
@@ -109,6 +110,33 @@ def test_a_whole_model_keeps_what_is_said_byte_for_byte(name, dtype, tmp_path):
         how = Training(tokens=l, dtype=dtype, kernels="eager", parallel=p)
         more = left_out(model.spec, model.options, b, l, dtype)
         assert memory(model.spec, how).activations + more == found
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_llama_layer_of_transformers_keeps_what_is_said(attention):
+    """To the byte in float32; with fused attention it makes no copy of the output."""
+    b, l, d, heads = 2, 64, 64, 4
+    config = LlamaConfig(
+        hidden_size=d,
+        intermediate_size=160,
+        num_attention_heads=heads,
+        num_key_value_heads=2,
+        attn_implementation=attention,
+    )
+    layer, x = LlamaDecoderLayer(config, 0), torch.randn(b, l, d, requires_grad=True)
+    tables = LlamaRotaryEmbedding(config)(x, torch.arange(l)[None])
+    mask = torch.full((1, 1, l, l), -1e9).triu(1) if attention == "eager" else None
+    found = saved(
+        lambda: layer(x, attention_mask=mask, position_embeddings=tables),
+        but=(*layer.parameters(), *tables),
+    )
+    norm, mlp = Norm(d_model=d), MLP(d_model=d, d_ff=160)
+    mixer = Attention(d_model=d, n_heads=heads, n_kv_heads=2, head_dim=d // heads)
+    layout = (("1", norm), ("2", mixer), ("3", norm), ("4", mlp))
+    kernels = {"eager": "unfused", "sdpa": "eager"}[attention]
+    how = Training(tokens=l, dtype="fp32", kernels=kernels, parallel=Parallel(micro_batch=b))
+    copied = 0 if attention == "eager" else b * l * d * 4
+    assert activations(layout, how) - copied == found.nbytes
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

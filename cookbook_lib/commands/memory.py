@@ -119,5 +119,5 @@ def show(report: dict, by: str) -> None:
         print("Nothing that was tried makes it fit: more GPUs do not either.")
 
 
-def gb(n: float) -> str:
+def gb(n: int | float) -> str:
     return f"{n / 1e9:.2f}"
