@@ -1,0 +1,233 @@
+"""Architectures from a few choices: each is a config.json of a published family, read like any.
+
+A choice says what a designer decides; `config` turns it into the fields of that family, so what
+the planner counts, what it saves and what a framework loads are the same thing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cookbook_lib.calculators.configs import from_dict
+from cookbook_lib.calculators.model import Model
+
+HEAD_DIM = 128  # of attention; a power of two that every attention kernel takes
+MAMBA_HEAD = 64  # of Mamba-2, mamba_ssm's default and that of all published models
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a designer decides. `attention`: one mixer in so many attends; 0 none, 1 all.
+
+    per_kv: query heads that share a KV head. ff: width of the MLP as a multiple of d_model, that
+    a token uses. experts, topk: 0 and 0 for none. blocks: shared transformer blocks.
+    """
+
+    family: str
+    d_model: int
+    layers: int
+    attention: int = 0
+    per_kv: int = 1
+    d_state: int = 0
+    ff: float = 0.0
+    experts: int = 0
+    topk: int = 0
+    blocks: int = 0
+    vocab: int = 32768
+    tied: bool = True
+
+    @property
+    def share(self) -> float:
+        """The share of the sequence mixers that attend."""
+        return 1 / self.attention if self.attention else 0.0
+
+    @property
+    def n_heads(self) -> int:
+        return self.d_model // HEAD_DIM
+
+    @property
+    def d_ff(self) -> int:
+        """The width of an MLP, or of one expert: `topk` of them are as wide as one MLP."""
+        return multiple(self.ff * self.d_model / max(self.topk, 1), 128)
+
+    @property
+    def label(self) -> str:
+        """A name that tells two choices apart: "mamba2-mlp 2560x32, 1/8 attention, kv 5, …"."""
+        parts = [f"{self.family} {self.d_model}x{self.layers}"]
+        if self.attention:
+            kv = max(self.n_heads * (2 if self.blocks else 1) // self.per_kv, 1)
+            parts.append(f"attention 1/{self.attention}, {kv} KV heads")
+        parts += [f"{self.blocks} shared"] * bool(self.blocks)
+        parts += [f"state {self.d_state}"] * bool(self.d_state)
+        parts += [f"ff {self.d_ff}"] * bool(self.ff)
+        parts += [f"{self.topk} of {self.experts} experts"] * bool(self.experts)
+        return ", ".join(parts)
+
+    def model(self) -> Model:
+        return from_dict(config(self), self.label)
+
+
+def multiple(x: float, of: int) -> int:
+    """The nearest multiple of `of`, at least one."""
+    return max(round(x / of), 1) * of
+
+
+def attends(c: Choice) -> list[int]:
+    """The layers that attend: in the middle of each stretch, as Jamba has them."""
+    return [i for i in range(c.layers) if c.attention and i % c.attention == c.attention // 2]
+
+
+def kinds(c: Choice, attention: str = "attention", mamba: str = "mamba") -> list[str]:
+    where = set(attends(c))
+    return [attention if i in where else mamba for i in range(c.layers)]
+
+
+def mamba2(c: Choice) -> dict[str, Any]:
+    return {
+        "mamba_n_heads": 2 * c.d_model // MAMBA_HEAD,
+        "mamba_d_head": MAMBA_HEAD,
+        "mamba_d_state": c.d_state,
+        "mamba_n_groups": 1,
+    }
+
+
+def nemotron(c: Choice) -> dict[str, Any]:
+    """Mamba-2 layers without MLPs; an MLP stands behind each attention layer."""
+    where = set(attends(c))
+    return {
+        "hybrid_override_pattern": "".join("*-" if i in where else "M" for i in range(c.layers)),
+        "num_hidden_layers": c.layers + len(where),
+        "head_dim": HEAD_DIM,
+        "mamba_num_heads": 2 * c.d_model // MAMBA_HEAD,
+        "mamba_head_dim": MAMBA_HEAD,
+        "ssm_state_size": c.d_state,
+        "n_groups": 8,
+    }
+
+
+def zamba(c: Choice) -> dict[str, Any]:
+    """Shared blocks that read twice the width, so they have twice the heads."""
+    return {
+        "layers_block_type": kinds(c, "hybrid"),
+        "num_attention_heads": 2 * c.n_heads,
+        "num_key_value_heads": 2 * c.n_heads // c.per_kv,
+        "num_mem_blocks": c.blocks,
+        "n_mamba_heads": 2 * c.d_model // MAMBA_HEAD,
+        "mamba_d_state": c.d_state,
+        "mamba_ngroups": 1,
+    }
+
+
+FAMILIES: dict[str, tuple[str, Callable[[Choice], dict[str, Any]]]] = {  # -> model_type, fields
+    "dense": ("llama", lambda c: {"head_dim": HEAD_DIM}),
+    "moe": (
+        "mixtral",
+        lambda c: {
+            "head_dim": HEAD_DIM,
+            "num_local_experts": c.experts,
+            "num_experts_per_tok": c.topk,
+            "sliding_window": None,
+        },
+    ),
+    "mamba1": ("mamba", lambda c: {"state_size": c.d_state, "expand": 2}),
+    "mamba2": (
+        "mamba2",
+        lambda c: {
+            "num_heads": 2 * c.d_model // MAMBA_HEAD,
+            "head_dim": MAMBA_HEAD,
+            "state_size": c.d_state,
+            "n_groups": 1,
+            "expand": 2,
+        },
+    ),
+    "mamba2-mlp": ("bamba", lambda c: mamba2(c) | {"attn_layer_indices": attends(c)}),
+    "mamba2-plain": ("nemotron_h", nemotron),
+    "mamba1-mlp": (
+        "jamba",
+        lambda c: {
+            "mamba_d_state": c.d_state,
+            "layers_block_type": kinds(c),
+            "num_experts": c.experts or 1,
+            "num_experts_per_tok": c.topk or 1,
+        },
+    ),
+    "mamba2-moe": (
+        "granitemoehybrid",
+        lambda c: mamba2(c)
+        | {
+            "layer_types": kinds(c),
+            "num_local_experts": c.experts,
+            "num_experts_per_tok": c.topk,
+            "shared_intermediate_size": c.d_ff,
+        },
+    ),
+    "mamba2-shared": ("zamba2", zamba),
+}
+
+
+def config(c: Choice) -> dict[str, Any]:
+    """The config.json of a choice, as `transformers` and `cookbook cost` read it."""
+    model_type, own = FAMILIES[c.family]
+    fields = {
+        "model_type": model_type,
+        "hidden_size": c.d_model,
+        "num_hidden_layers": c.layers,
+        "vocab_size": c.vocab,
+        "tie_word_embeddings": c.tied,
+    }
+    if c.attention:
+        fields |= {
+            "num_attention_heads": c.n_heads,
+            "num_key_value_heads": max(c.n_heads // c.per_kv, 1),
+        }
+    if c.ff:
+        fields["intermediate_size"] = c.d_ff
+    return fields | own(c)
+
+
+def grid(vocab: int = 32768, tied: bool = True) -> Iterator[Choice]:
+    """Every choice that the planner looks at: about ten thousand, in widths that tile well."""
+    for d in (*range(512, 4096, 256), *range(4096, 8193, 512)):
+        for layers in (12, 16, 20, 24, 28, 32, 40, 48, 64, 80):
+            if 48 <= d / layers <= 160:  # published models of 0.1 to 70 B lie between
+                for own in shapes():
+                    heads = d // HEAD_DIM * (2 if own.get("blocks") else 1)
+                    if heads % own.get("per_kv", 1):
+                        continue
+                    deep = own["family"] in ("mamba1", "mamba2", "mamba2-plain", "mamba2-shared")
+                    depth = 2 * layers if deep else layers  # a Mamba layer has no MLP: twice as many
+                    yield Choice(d_model=d, layers=depth, vocab=vocab, tied=tied, **own)
+
+
+def shapes() -> Iterator[dict[str, Any]]:
+    """What can be chosen at any width and depth."""
+    every = (4, 6, 8, 10)
+    for ff in (8 / 3, 4.0):
+        for per_kv in (1, 4, 8):
+            yield {"family": "dense", "attention": 1, "per_kv": per_kv, "ff": ff}
+        for per_kv in (4, 8):
+            for experts, topk in ((8, 2), (32, 4), (64, 8), (128, 8)):
+                routed = {"experts": experts, "topk": topk}
+                yield {"family": "moe", "attention": 1, "per_kv": per_kv, "ff": ff} | routed
+        for d_state in (64, 128):
+            for k in (0, *every):
+                for per_kv in (1, 4, 8) if k else (1,):
+                    own = {"attention": k, "per_kv": per_kv, "d_state": d_state, "ff": ff}
+                    yield {"family": "mamba2-mlp"} | own
+                    if k:
+                        yield {"family": "mamba2-plain"} | own
+        for k in (0, *every):
+            own = {"attention": k, "per_kv": 4 if k else 1, "d_state": 16, "ff": ff}
+            yield {"family": "mamba1-mlp"} | own
+            yield {"family": "mamba1-mlp", "experts": 16, "topk": 2} | own
+            for experts, topk in ((16, 2), (64, 8)):
+                routed = {"experts": experts, "topk": topk, "d_state": 128}
+                yield {"family": "mamba2-moe"} | own | routed
+    yield {"family": "mamba1", "d_state": 16}
+    for d_state in (64, 128):
+        yield {"family": "mamba2", "d_state": d_state}
+        for k in (6, 8, 10):
+            for blocks in (1, 2):
+                for per_kv in (1, 4):
+                    own = {"attention": k, "per_kv": per_kv, "d_state": d_state, "ff": 4.0}
+                    yield {"family": "mamba2-shared", "blocks": blocks} | own
