@@ -147,7 +147,7 @@ def test_bf16_is_stable_at_32k_tokens_with_the_fastest_decay():
 def test_says_what_is_wrong():
     with pytest.raises(ValueError, match="chunk_size is 128, expected at most 64"):
         SPEC.but(chunk_size=128)
-    with pytest.raises(ValueError, match="d_model is 16, expected a multiple of headdim"):
+    with pytest.raises(ValueError, match="d_inner is 16, expected a multiple of headdim"):
         SPEC.but(headdim=5)
     with pytest.raises(ValueError, match="shared has no 'values'"):
         build(LATER)(draw(1, 2, 16))

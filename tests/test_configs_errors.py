@@ -54,6 +54,8 @@ WRONG = [
     ),
     ("qwen3_moe", {"decoder_sparse_step": 0}, "decoder_sparse_step is 0, expected a whole number"),
     ("qwen3_moe", {"mlp_only_layers": [3]}, "mlp_only_layers holds 3, expected 0 to 2"),
+    ("phi", {"qk_layernorm": True}, "qk_layernorm is True, expected false: norms of q and k"),
+    ("phi", {"tie_word_embeddings": True}, "expected false: a tied head that has a bias is not"),
     ("gpt2", {"n_head": 3}, "n_head is 3, expected a number that divides hidden_size (16)"),
     ("gpt2", {"add_cross_attention": True}, "add_cross_attention is True, expected false"),
     (

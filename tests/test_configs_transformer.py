@@ -108,6 +108,11 @@ def phi3(draw):
     return sizes(draw, FREE, null_kv=True) | {"sliding_window": draw(windows)}
 
 
+def phi(draw):
+    rotated = st.sampled_from((4, 8))  # half of a head rotates, in pairs
+    return sizes(draw, rotated, null_kv=True) | {"tie_word_embeddings": False}
+
+
 def gemma2(draw):
     config = sizes(draw, FIXED, divides=True) | {"attention_bias": draw(flag)}
     window = draw(st.integers(2, 9))  # by default every other layer slides, so there must be one
@@ -142,7 +147,7 @@ FAMILIES = {
     f.__name__: f
     for f in (
         *(llama, mistral, mixtral, qwen2, qwen3, qwen3_moe),
-        *(phi3, gemma2, olmoe, gpt_neox, gpt2),
+        *(phi, phi3, gemma2, olmoe, gpt_neox, gpt2),
     )
 }
 
@@ -169,6 +174,7 @@ SPELLINGS = [
     # fields that a class does not list but obeys all the same
     ("llama", {"sliding_window": 4}),
     ("llama", {"sliding_window": 4, "layer_types": ["full_attention", *["sliding_attention"] * 2]}),
+    ("phi", {"head_dim": 8}),
     ("phi3", {"head_dim": 8}),
     ("qwen2", {"head_dim": 8}),
     ("gpt_neox", {"sliding_window": 4}),

@@ -124,6 +124,8 @@ class MoE(Named):
         activation: str = "silu",
     ):
         super().__init__(spec)
+        if spec.n_routed:
+            raise ValueError(f"n_routed is {spec.n_routed}, expected None: a part of it cannot run")
         for name, value, known in (("gate", gate, GATES), ("balance", balance, BALANCES)):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")

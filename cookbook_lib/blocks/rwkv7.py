@@ -19,11 +19,11 @@ FASTEST = -0.6065306597126334  # -exp(-1 / 2): the log decay of the channel that
 
 
 class LowRank(nn.Module):
-    """Through a narrow middle: d to rank, an activation, and back."""
+    """Through a narrow middle: d to rank, an activation, and out to d_out."""
 
-    def __init__(self, d: int, rank: int, middle: nn.Module, bias: bool = True):
+    def __init__(self, d: int, rank: int, d_out: int, middle: nn.Module, bias: bool = True):
         super().__init__()
-        down, up = nn.Linear(d, rank, bias=False), nn.Linear(rank, d, bias=bias)
+        down, up = nn.Linear(d, rank, bias=False), nn.Linear(rank, d_out, bias=bias)
         self.lora = nn.Sequential(down, middle, up)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
@@ -39,27 +39,29 @@ class RWKV7(Named):
 
     def __init__(self, spec: specs.RWKV7, eps: float = 1e-5, *, depth: float = 0.0):
         super().__init__(spec)
-        d = spec.d_model
+        d, inner = spec.d_model, spec.d_inner
         for name in "rwkvag":
             self.register_parameter(f"x_{name}", nn.Parameter(torch.empty(1, 1, d)))
-        self.k_k, self.k_a = nn.Parameter(torch.empty(d)), nn.Parameter(torch.empty(d))
+        self.k_k, self.k_a = (nn.Parameter(torch.empty(inner)) for _ in "ka")
         self.r_k = nn.Parameter(torch.empty(spec.nheads, spec.headdim))
-        for name in "rkvo":
-            self.add(f"{name}_proj", nn.Linear(d, d, bias=False))
-        self.add("w_lora", LowRank(d, spec.rank_w, nn.Tanh()))
-        self.add("a_lora", LowRank(d, spec.rank_a, nn.Identity()))
-        self.add("g_lora", LowRank(d, spec.rank_g, nn.Sigmoid(), bias=False))
+        for name in "rkv":
+            self.add(f"{name}_proj", nn.Linear(d, inner, bias=False))
+        self.add("o_proj", nn.Linear(inner, d, bias=False))
+        self.add("w_lora", LowRank(d, spec.rank_w, inner, nn.Tanh()))
+        self.add("a_lora", LowRank(d, spec.rank_a, inner, nn.Identity()))
+        self.add("g_lora", LowRank(d, spec.rank_g, inner, nn.Sigmoid(), bias=False))
         if not spec.first:
-            self.add("v_lora", LowRank(d, spec.rank_v, nn.Identity()))
-        self.add("g_norm", nn.GroupNorm(spec.nheads, d, eps=spec.headdim * eps))
+            self.add("v_lora", LowRank(d, spec.rank_v, inner, nn.Identity()))
+        self.add("g_norm", nn.GroupNorm(spec.nheads, inner, eps=spec.headdim * eps))
         self.initialise(depth)
 
     @torch.no_grad()
     def initialise(self, depth: float) -> None:
         """The authors' starting values: channels differ in what they mix and how they decay."""
         d, n = self.spec.d_model, self.spec.headdim
-        channel = torch.arange(d) / max(d - 1, 1)
-        inside = 2 * (torch.arange(d) % n) / max(n - 1, 1) - 1
+        inner = torch.arange(self.spec.d_inner)
+        channel = inner / max(len(inner) - 1, 1)
+        inside = 2 * (inner % n) / max(n - 1, 1) - 1
         zigzag = inside * inside.abs()
         for name, power in zip("rwkvag", (0.2, 0.9, 0.7, 0.7, 0.9, 0.2), strict=True):
             mix = 1 - (torch.arange(d) / d) ** (power * (1 - depth))
@@ -103,7 +105,7 @@ class RWKV7(Named):
         y, last = self.scan((r, w, k, v, F.normalize(kk, dim=-1), a), state, seq_idx)
         if "ssm" in state:
             state["ssm"].copy_(last)
-        y = self.part("g_norm")(y.flatten(0, 1).flatten(1).to(x.dtype)).view_as(x)
+        y = self.part("g_norm")(y.flatten(0, 1).flatten(1).to(x.dtype)).unflatten(0, x.shape[:2])
         bonus = (r * k * self.r_k).sum(-1, keepdim=True) * v
         y = (y + bonus.flatten(2).to(x.dtype)) * self.part("g_lora")(xg)
         return self.part("o_proj")(y)

@@ -92,6 +92,34 @@ class Block:
                 f"{part} ({getattr(self, part)})"
             )
 
+    def shard(self, tp: int = 1, ep: int = 1) -> "Block":
+        """What one rank holds and runs if channels are split over tp ranks and experts over ep.
+
+        A shard is a block: its rows, weights and states are those of the rank. This one is not
+        split; each rank holds all of it.
+        """
+        return self
+
+    def split(self, ranks: int, *names: str, by: str = "tp") -> dict[str, int]:
+        """Each of these fields divided by `ranks`; `ValueError` for one that does not divide."""
+        for name in names:
+            if getattr(self, name) % ranks:
+                raise ValueError(
+                    f"{by} is {ranks}, expected a divisor of {name} ({getattr(self, name)}) "
+                    f"of the {self.component}"
+                )
+        return {name: getattr(self, name) // ranks for name in names}
+
+    def split_or_copy(self, ranks: int, name: str) -> dict[str, int]:
+        """The field divided by `ranks`; where they are more, several ranks hold a copy of one."""
+        n = getattr(self, name)
+        if n % ranks and ranks % n:
+            raise ValueError(
+                f"tp is {ranks}, expected a divisor or a multiple of {name} ({n}) "
+                f"of the {self.component}"
+            )
+        return {name: max(1, n // ranks)}
+
     def ops(self, run: Run) -> list[Op]:
         """The einsums that this block runs, in order."""
         raise NotImplementedError(f"{type(self).__name__} declares no ops")

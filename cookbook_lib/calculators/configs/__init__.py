@@ -39,6 +39,7 @@ READERS: dict[str, Callable[[Fields], Model]] = {
     "mixtral": moe.mixtral,
     "nemotron_h": nemotron.nemotron_h,
     "olmoe": moe.olmoe,
+    "phi": gpt.phi,
     "phi3": llama.phi3,
     "qwen2": llama.qwen2,
     "qwen3": llama.qwen3,

@@ -93,6 +93,7 @@ def model(
     norm: str = "model.norm",
     head: str = "lm_head",
     norm_bias: bool = False,
+    head_bias: bool = False,
     positions: Layout = (),
     family: str = "",
 ) -> Model:
@@ -111,6 +112,6 @@ def model(
         layers=tuple((k, layout) for k, layout in letters if k in pattern),
         after=(
             (norm, Norm(d_model=d, bias=norm_bias)),
-            (embed if tied else head, Head(d_model=d, vocab=vocab)),
+            (embed if tied else head, Head(d_model=d, vocab=vocab, bias=head_bias)),
         ),
     )

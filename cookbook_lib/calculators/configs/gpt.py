@@ -1,6 +1,6 @@
 """Transformers of the GPT kind: LayerNorms and biases, an MLP without a gate."""
 
-from cookbook_lib.calculators.configs.common import depth, model, named
+from cookbook_lib.calculators.configs.common import attention, depth, model, named
 from cookbook_lib.calculators.configs.fields import Fields
 from cookbook_lib.calculators.configs.llama import sizes, sliding
 from cookbook_lib.calculators.configs.moe import one_kind
@@ -73,3 +73,24 @@ def gpt2(f: Fields) -> Model:
     around["positions"] = (("transformer.wpe", Embedding(vocab=held, d_model=d)),)
     letter = one_kind(f, layers, attn)
     return model(f, d, letter * layers, ((letter, layer),), vocab=50257, tied=True, **around)
+
+
+def phi(f: Fields) -> Model:
+    """Phi-1 to 2: attention and MLP side by side behind one norm, a bias in every linear."""
+    d, layers = sizes(f, 2048, 24)
+    if f.flag("qk_layernorm", default=False):
+        f.fail("qk_layernorm", "false: norms of q and k that have a bias are not supported")
+    if f.flag("tie_word_embeddings", default=False):
+        f.fail("tie_word_embeddings", "false: a tied head that has a bias is not supported")
+    attn = attention(f, d, 32, None, qkv_bias=True, out_bias=True, names=(("o_proj", "dense"),))
+    mlp = MLP(
+        d_model=d,
+        d_ff=f.count("intermediate_size", default=8192),
+        gated=False,
+        bias=True,
+        names=(("up_proj", "fc1"), ("down_proj", "fc2")),
+    )
+    norm = Norm(d_model=d, bias=True)
+    layer = named("model.layers.{i}.", input_layernorm=norm, self_attn=attn, mlp=mlp)
+    around = {"norm": "model.final_layernorm", "norm_bias": True, "head_bias": True}
+    return model(f, d, "a" * layers, (("a", layer),), vocab=51200, tied=None, **around)

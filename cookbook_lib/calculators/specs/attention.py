@@ -72,6 +72,10 @@ class Attention(Block):
             *linear("o_proj", "d_q", "d_model", self.out_bias),
         ]
 
+    def shard(self, tp=1, ep=1):
+        """Query heads are split; a key head that fewer queries than ranks share is copied."""
+        return self.but(**self.split(tp, "n_heads"), **self.split_or_copy(tp, "n_kv_heads"))
+
     def projections(self) -> list[Op]:
         parts = {"qkv": "d_qkv"} if self.fused else {"q": "d_q", "k": "d_kv", "v": "d_kv"}
         ops = [

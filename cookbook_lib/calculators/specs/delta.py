@@ -72,6 +72,9 @@ class GatedDeltaNet(DeltaRule):
             *linear("out_proj", "d_v", "d_model"),
         ]
 
+    def shard(self, tp=1, ep=1):
+        return self.but(**self.split(tp, "n_k_heads", "n_v_heads"))
+
     def chunked(self) -> list[Op]:
         """Solve for the corrected values of a chunk, then attend to them; a state between."""
         q, key = "b c n_k_heads q head_k_dim", "b c n_k_heads k head_k_dim"

@@ -1,6 +1,7 @@
 """The small parts: linear, LoRA, norm, short convolution, embedding and head."""
 
 from dataclasses import dataclass
+from math import ceil
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op
@@ -32,6 +33,10 @@ class LoRA(Block):
     d_out: int
 
     component = "lora"
+
+    def shard(self, tp=1, ep=1):
+        """Beside a weight whose outputs are split: so are those of the second linear."""
+        return self.but(**self.split(tp, "d_out"))
 
     def ops(self, run):
         return [
@@ -67,6 +72,9 @@ class ShortConv(Block):
     component = "conv"
     state = {"conv": ("conv", "b d_model d_conv", "")}
 
+    def shard(self, tp=1, ep=1):
+        return self.but(**self.split(tp, "d_model"))
+
     def ops(self, run):
         return [
             Op("weight", "b l d_model, d_model d_conv -> b l d_model", kind="conv"),
@@ -82,6 +90,10 @@ class Embedding(Block):
     d_model: int
 
     component = "embedding"
+
+    def shard(self, tp=1, ep=1):
+        """Rows of the table are split, padded to equal parts."""
+        return self.but(vocab=ceil(self.vocab / tp))
 
     def ops(self, run):
         return [Op("weight", "vocab d_model -> b l d_model", gather="vocab")]
@@ -99,6 +111,10 @@ class Head(Block):
 
     def size(self, run):
         return super().size(run, p=run.l if run.logits == "all" else 1)
+
+    def shard(self, tp=1, ep=1):
+        """Logits are split, the vocabulary padded to equal parts."""
+        return self.but(vocab=ceil(self.vocab / tp))
 
     def ops(self, run):
         return [

@@ -23,9 +23,10 @@ class Mamba3(Block):
     chunk_size: int = 64
     norm: bool = False
     ssm_dtype: str = "fp32"
+    d_ssm: int | None = None  # the inner width where it is not expand * d_model
 
     component = "mamba3"
-    d_inner = property(lambda self: self.expand * self.d_model)
+    d_inner = property(lambda self: self.d_ssm or self.expand * self.d_model)
     nheads = property(lambda self: self.d_inner // self.headdim)
     n_angles = property(lambda self: int(self.d_state * self.rope_fraction) // 2)
     # z, x; B, C; the step, the decay and the trapezoid's weight of each head; the angles
@@ -56,6 +57,11 @@ class Mamba3(Block):
 
     def size(self, run):
         return super().size(run, **chunks(run, self.chunk_size))
+
+    def shard(self, tp=1, ep=1):
+        """Heads are split, all of them turn by the same angles; shared groups are copied."""
+        heads, groups = self.split(tp, "nheads"), self.split_or_copy(tp, "ngroups")
+        return self.but(d_ssm=heads["nheads"] * self.headdim, **groups)
 
     def ops(self, run):
         heads, x, B = "b l nheads", "b l nheads headdim", "b l nheads d_state"

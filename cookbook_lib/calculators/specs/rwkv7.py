@@ -24,9 +24,10 @@ class RWKV7(DeltaRule):
     rank_v: int = 32
     rank_g: int = 128
     first: bool = False
+    d_ssm: int | None = None  # the width of all heads together where it is not d_model
 
     component = "rwkv7"
-    d_inner = property(lambda self: self.d_model)  # of all heads together
+    d_inner = property(lambda self: self.d_ssm or self.d_model)
     nheads = property(lambda self: self.d_inner // self.headdim)
     key = property(lambda self: self.headdim)  # the state is key by value, both headdim wide
     both = property(lambda self: 2 * self.headdim)
@@ -34,7 +35,7 @@ class RWKV7(DeltaRule):
 
     def __post_init__(self):
         super().__post_init__()
-        self.divides("headdim", "d_model")
+        self.divides("headdim", "d_inner")
         if self.chunk_size > 64:  # products of decays, at least exp(-0.607 * 64), fit in float32
             raise ValueError(f"chunk_size is {self.chunk_size}, expected at most 64")
 
@@ -44,32 +45,37 @@ class RWKV7(DeltaRule):
         return {"shift": ("conv", "b d_model", ""), "ssm": ssm}
 
     def ops(self, run):
-        x, heads, head = "b l d_model", "b l nheads", "b l nheads headdim"
+        stream, x = "b l d_model", "b l d_inner"
+        heads, head = "b l nheads", "b l nheads headdim"
         scan = self.recurrence() if run.l == 1 or run.scan == "recurrent" else self.chunked()
         own = [] if self.first else [Op("v_mix", f"{x}, {x} + {x} -> {x}")]
         return [
-            *(Op(f"x_{name}", f"{x}, d_model + {x} -> {x}") for name in "rwkvag"),
+            *(Op(f"x_{name}", f"{stream}, d_model + {stream} -> {stream}") for name in "rwkvag"),
             *(op for name in "rkv" for op in linear(f"{name}_proj", "d_model", "d_inner")),
             *(op for name in ("wag" if self.first else "wvag") for op in self.lora(name)),
             *own,
-            *(Op(name, f"{x}, d_model -> {x}") for name in ("k_k", "k_a")),
+            *(Op(name, f"{x}, d_inner -> {x}") for name in ("k_k", "k_a")),
             Op("k_mix", f"{x}, {x} -> {x}"),
             Op("correct", f"{x}, {x} -> {x}"),
             *scan,
-            Op("g_norm.weight", f"{x}, d_model -> {x}"),
-            Op("g_norm.bias", f"{x}, d_model -> {x}"),
+            Op("g_norm.weight", f"{x}, d_inner -> {x}"),
+            Op("g_norm.bias", f"{x}, d_inner -> {x}"),
             Op("r_k", f"{head}, {head}, nheads headdim -> {heads}", kind="elementwise"),
             Op("bonus", f"{heads}, {head} + {head} -> {head}"),
             Op("gate", f"{x}, {x} -> {x}"),
             *linear("o_proj", "d_inner", "d_model"),
         ]
 
+    def shard(self, tp=1, ep=1):
+        """Heads are split; the mixing of tokens and the narrow middles stay whole."""
+        return self.but(d_ssm=self.split(tp, "nheads")["nheads"] * self.headdim)
+
     def lora(self, name: str) -> list[Op]:
         """Through a narrow middle; only the gate's has no bias."""
         rank = f"rank_{name}"
         return [
             *linear(f"{name}_lora.lora.0", "d_model", rank),
-            *linear(f"{name}_lora.lora.2", rank, "d_model", bias=name != "g"),
+            *linear(f"{name}_lora.lora.2", rank, "d_inner", bias=name != "g"),
         ]
 
     def chunked(self) -> list[Op]:
@@ -114,6 +120,9 @@ class RWKV7ChannelMix(Block):
 
     component = "rwkv7 channel mix"
     state = {"shift": ("conv", "b d_model", "")}
+
+    def shard(self, tp=1, ep=1):
+        return self.but(**self.split(tp, "d_ff"))
 
     def ops(self, run):
         return [

@@ -69,6 +69,13 @@ class Mamba1(SSM):
             "ssm": ("ssm", "b nheads headdim d_state", self.ssm_dtype),
         }
 
+    def shard(self, tp=1, ep=1):
+        """Channels are split; what x_proj makes of a rank's channels is summed over the ranks."""
+        if self.nheads == 1:
+            return self.but(d_ssm=self.split(tp, "d_inner")["d_inner"], dt_rank=self.rank)
+        parts = self.split(tp, "d_inner", "nheads")
+        return self.but(d_ssm=parts["d_inner"], nheads=parts["nheads"], dt_rank=self.rank)
+
     def ops(self, run):
         x, h = "b l nheads headdim", "b l nheads headdim d_state"
         low, B = "b l nheads rank", "b l nheads d_state"
@@ -122,6 +129,11 @@ class Mamba2(SSM):
 
     def size(self, run):
         return super().size(run, **chunks(run, self.chunk_size))
+
+    def shard(self, tp=1, ep=1):
+        """Heads are split; a group whose heads lie on several ranks is copied."""
+        heads, groups = self.split(tp, "nheads"), self.split_or_copy(tp, "ngroups")
+        return self.but(d_ssm=heads["nheads"] * self.headdim, **groups)
 
     def ops(self, run):
         heads, x = "b l nheads", "b l nheads headdim"
