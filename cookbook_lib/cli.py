@@ -16,6 +16,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "models": "cookbook_lib.commands.models:models",
     "cost": "cookbook_lib.commands.cost:cost",
     "scaling": "cookbook_lib.commands.scaling:scaling",
+    "lint": "cookbook_lib.commands.lint:lint",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {

@@ -8,8 +8,8 @@ import pytest
 from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.chips import CHIPS
 from cookbook_lib.calculators.costs import Run
-from cookbook_lib.calculators.families import grid
 from cookbook_lib.calculators.hardware import roofline
+from cookbook_lib.calculators.space import grid
 from cookbook_lib.calculators.totals import totals
 
 TRAIN = Run(b=2, l=512, attention="causal")

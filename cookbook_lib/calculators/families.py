@@ -4,7 +4,7 @@ A choice says what a designer decides; `config` turns it into the fields of that
 the planner counts, what it saves and what a framework loads are the same thing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,13 +153,15 @@ FAMILIES: dict[str, tuple[str, Callable[[Choice], dict[str, Any]]]] = {  # -> mo
     ),
     "mamba2-moe": (
         "granitemoehybrid",
-        lambda c: mamba2(c)
-        | {
-            "layer_types": kinds(c),
-            "num_local_experts": c.experts,
-            "num_experts_per_tok": c.topk,
-            "shared_intermediate_size": c.d_ff,
-        },
+        lambda c: (
+            mamba2(c)
+            | {
+                "layer_types": kinds(c),
+                "num_local_experts": c.experts,
+                "num_experts_per_tok": c.topk,
+                "shared_intermediate_size": c.d_ff,
+            }
+        ),
     ),
     "mamba2-shared": ("zamba2", zamba),
 }
@@ -183,51 +185,3 @@ def config(c: Choice) -> dict[str, Any]:
     if c.ff:
         fields["intermediate_size"] = c.d_ff
     return fields | own(c)
-
-
-def grid(vocab: int = 32768, tied: bool = True) -> Iterator[Choice]:
-    """Every choice that the planner looks at: about ten thousand, in widths that tile well."""
-    for d in (*range(512, 4096, 256), *range(4096, 8193, 512)):
-        for layers in (12, 16, 20, 24, 28, 32, 40, 48, 64, 80):
-            if 48 <= d / layers <= 160:  # published models of 0.1 to 70 B lie between
-                for own in shapes():
-                    heads = d // HEAD_DIM * (2 if own.get("blocks") else 1)
-                    if heads % own.get("per_kv", 1):
-                        continue
-                    deep = own["family"] in ("mamba1", "mamba2", "mamba2-plain", "mamba2-shared")
-                    depth = 2 * layers if deep else layers  # a Mamba layer has no MLP: twice as many
-                    yield Choice(d_model=d, layers=depth, vocab=vocab, tied=tied, **own)
-
-
-def shapes() -> Iterator[dict[str, Any]]:
-    """What can be chosen at any width and depth."""
-    every = (4, 6, 8, 10)
-    for ff in (8 / 3, 4.0):
-        for per_kv in (1, 4, 8):
-            yield {"family": "dense", "attention": 1, "per_kv": per_kv, "ff": ff}
-        for per_kv in (4, 8):
-            for experts, topk in ((8, 2), (32, 4), (64, 8), (128, 8)):
-                routed = {"experts": experts, "topk": topk}
-                yield {"family": "moe", "attention": 1, "per_kv": per_kv, "ff": ff} | routed
-        for d_state in (64, 128):
-            for k in (0, *every):
-                for per_kv in (1, 4, 8) if k else (1,):
-                    own = {"attention": k, "per_kv": per_kv, "d_state": d_state, "ff": ff}
-                    yield {"family": "mamba2-mlp"} | own
-                    if k:
-                        yield {"family": "mamba2-plain"} | own
-        for k in (0, *every):
-            own = {"attention": k, "per_kv": 4 if k else 1, "d_state": 16, "ff": ff}
-            yield {"family": "mamba1-mlp"} | own
-            yield {"family": "mamba1-mlp", "experts": 16, "topk": 2} | own
-            for experts, topk in ((16, 2), (64, 8)):
-                routed = {"experts": experts, "topk": topk, "d_state": 128}
-                yield {"family": "mamba2-moe"} | own | routed
-    yield {"family": "mamba1", "d_state": 16}
-    for d_state in (64, 128):
-        yield {"family": "mamba2", "d_state": d_state}
-        for k in (6, 8, 10):
-            for blocks in (1, 2):
-                for per_kv in (1, 4):
-                    own = {"attention": k, "per_kv": per_kv, "d_state": d_state, "ff": 4.0}
-                    yield {"family": "mamba2-shared", "blocks": blocks} | own
