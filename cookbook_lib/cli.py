@@ -17,6 +17,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "cost": "cookbook_lib.commands.cost:cost",
     "scaling": "cookbook_lib.commands.scaling:scaling",
     "lint": "cookbook_lib.commands.lint:lint",
+    "serve-cost": "cookbook_lib.commands.serve_cost:serve_cost",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {

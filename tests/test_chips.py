@@ -67,7 +67,6 @@ def test_an_unknown_chip_is_answered_with_the_list():
     assert chip("H100") is CHIPS["h100"]
 
 
-def test_seconds_are_the_larger_of_two():
+def test_the_ridge_is_where_both_take_as_long():
     c = Chip(name="", flops=100.0, bandwidth=10.0, memory=1.0, source="")
-    assert (c.seconds(1000, 10), c.seconds(100, 100), c.ridge) == (10, 10, 10)
-    assert c.power is None and c.rate("fp8") == 100
+    assert c.ridge == 10 and c.power is None and c.rate("fp8") == 100

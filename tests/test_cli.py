@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from cookbook_lib.calculators import presets
+from cookbook_lib.calculators.chips import CHIPS
+from cookbook_lib.calculators.storage import FORMATS
 from cookbook_lib.cli import main
+from cookbook_lib.commands.serve_cost import serve_cost
 
 CONFIG = Path(__file__).parent / "data/configs/Zamba2-2.7B/diff.json"
 KEYS = (
@@ -84,10 +87,28 @@ def test_tables_for_people(capsys):
     assert "zamba2-2.7b" in capsys.readouterr().out
 
 
+def test_serving_for_people_and_for_programs(capsys):
+    argv = ("serve-cost", "zamba2-1.2b", "--chip", "phone", "--weights", "int4", "--output", "8")
+    report = cookbook(*argv, capsys=capsys)
+    assert report["weights"] == "int4" and report["decode"]["bound_by"] == "memory"
+    assert report["memory_bytes"] == report["weight_bytes"] + report["cache_bytes"]
+    main(list(argv))
+    shown = capsys.readouterr().out
+    assert "Snapdragon" in shown and "first token (TTFT)" in shown and "longest context" in shown
+
+
+def test_the_help_of_serving_names_every_chip_and_format():
+    shown = serve_cost.__doc__
+    assert all(name in shown for name in (*CHIPS, *FORMATS))
+
+
 @pytest.mark.parametrize(
     "argv, words",
     [
         (["cost"], "Missing"),
+        (["serve-cost", "zamba2-1.2b", "--chip", "h10"], "chip is 'h10', expected one of b200,"),
+        (["serve-cost", "zamba2-1.2b", "--prompt", "0"], "prompt is 0, expected a whole number"),
+        (["serve-cost", "zamba2-7b", "--chip", "phone"], "GB more than the 90% of 12 GB"),
         (["cost", "zamba2-2.8b"], "no preset is called 'zamba2-2.8b'; near to it: zamba2-2.7b"),
         (["cost", "nowhere/config.json"], "nowhere/config.json: no such file"),
         (["cost", "zamba2-1.2b", "--tokens", "many"], "--tokens"),

@@ -47,10 +47,6 @@ class Chip:
         """FLOP/s of products in a dtype; that of bf16 where no faster one is stated."""
         return getattr(self, dtype, None) or self.flops
 
-    def seconds(self, flops: int | float, nbytes: int | float) -> float:
-        """Lower bound: arithmetic and memory traffic overlap perfectly."""
-        return max(flops / self.flops, nbytes / self.bandwidth)
-
 
 H100 = Chip(
     name="H100 SXM",

@@ -2,12 +2,16 @@
 than all of them fused, at the peak rates of a chip."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from cookbook_lib.calculators.chips import Chip
-from cookbook_lib.calculators.costs import BITS, Block, Run
-from cookbook_lib.calculators.einsums import parse
+from cookbook_lib.calculators.costs import Block, Run
+from cookbook_lib.calculators.einsums import Op, Size, parse
 from cookbook_lib.calculators.model import Model
+from cookbook_lib.calculators.storage import FORMATS, WIDE, Storage, picked
+
+ACTIVATION = FORMATS[WIDE].bits / 8  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,45 +20,65 @@ class Roofline:
 
     `eager` runs each op alone and writes its result to memory; `fused` reads weights, state and
     input once and writes the state and the output once. A real kernel lies between the two.
+    `math` is the arithmetic alone and `memory` the fused traffic alone.
     """
 
     flops: int
     eager_bytes: int | float
     fused_bytes: int | float
+    math: float
+    memory: float
     eager: float
     fused: float
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs for each byte, at best."""
+        return self.flops / self.fused_bytes
+
+    @property
+    def bound_by(self) -> str:
+        """Which of the two takes longer, added up over the blocks."""
+        return "math" if self.math > self.memory else "memory"
 
     def __add__(self, other: "Roofline") -> "Roofline":
         """One after the other."""
         return Roofline(**{k: v + getattr(other, k) for k, v in vars(self).items()})
 
 
-def roofline(block: Block, chip: Chip, run: Run, dtype: str = "bf16") -> Roofline:
-    """The bounds of one block, or of a model's blocks one after the other."""
+def roofline(block: Block, chip: Chip, run: Run, store: Storage | None = None) -> Roofline:
+    """The bounds of one block, or of a model's blocks one after the other; all bf16 by default."""
+    return bounds(block, chip, run, store or Storage())
+
+
+@lru_cache(maxsize=4096)
+def bounds(block: Block, chip: Chip, run: Run, store: Storage) -> Roofline:
+    """`roofline`, computed once for each kind of block of a model."""
     if isinstance(block, Model):
-        first, *rest = (roofline(part, chip, run, dtype) for _, part in block.layout)
+        first, *rest = (bounds(part, chip, run, store) for _, part in block.layout)
         return sum(rest, first)
-    size, rows, nbytes = block.size(run), block.rows(run), BITS[dtype] / 8
-    ops = block.ops(run)
+    size, ops, rows = block.size(run), block.ops(run), block.rows(run)
+    math = [r.flops / chip.rate(store.compute if r.params else WIDE) for r in rows]
+    weights = [
+        row.params * store.weight_bits(row) / 8 * picked(op, size)
+        for op, row in zip(ops, rows, strict=True)
+    ]
+    alone = [w + moved(op, size) * ACTIVATION for op, w in zip(ops, weights, strict=True)]
     ends = parse(ops[0].einsum)[0][0], parse(ops[-1].einsum)[1]  # what goes in, what comes out
-    inout = sum(prod(map(size, axes)) for axes in ends if "b" in axes)
-    weights = sum(min(r.params, r.params_active * run.b * run.l) for r in rows)
-    fused = (weights + inout) * nbytes + state_traffic(block, run, dtype)
-    flops = sum(r.flops for r in rows)
+    inout = sum(prod(map(size, axes)) for axes in ends if "b" in axes) * ACTIVATION
+    fused = sum(weights) + inout + store.traffic(block, run)
     return Roofline(
-        flops=flops,
-        eager_bytes=sum(r.elements for r in rows) * nbytes,
+        flops=sum(r.flops for r in rows),
+        eager_bytes=sum(alone),
         fused_bytes=fused,
-        eager=sum(chip.seconds(r.flops, r.elements * nbytes) for r in rows),
-        fused=chip.seconds(flops, fused),
+        math=sum(math),
+        memory=fused / chip.bandwidth,
+        eager=sum(max(m, n / chip.bandwidth) for m, n in zip(math, alone, strict=True)),
+        fused=max(sum(math), fused / chip.bandwidth),
     )
 
 
-def state_traffic(block: Block, run: Run, dtype: str) -> int:
-    """Bytes of state read and written: a cache is read and added to, any other state replaced."""
-    before = run.s - run.l
-    read = {x.name: x.nbytes for x in block.states(run.b, before, dtype)} if before else {}
-    written = sum(
-        x.nbytes - read.get(x.name, 0) * (x.kind == "kv") for x in block.states(run.b, run.s, dtype)
-    )
-    return sum(read.values()) + written
+def moved(op: Op, size: Size) -> int:
+    """Elements that an op on its own reads and writes beside its weights."""
+    inputs, out = parse(op.einsum)
+    return sum(prod(map(size, axes)) for axes in (*inputs, out) if "b" in axes)

@@ -47,3 +47,17 @@ def count(n: int | float) -> str:
             return f"{n:.0f}" if not unit else f"{n:.2f} {unit}"
         n /= 1000
     return f"{n:.2f} Z"
+
+
+def seconds(t: float) -> str:
+    """A time for people: 3.21 ms, 4.5 h, 30.2 d."""
+    for limit, scale, unit in (
+        (1e-3, 1e-6, "µs"),
+        (1, 1e-3, "ms"),
+        (120, 1, "s"),
+        (7200, 60, "min"),
+        (48 * 3600, 3600, "h"),
+    ):
+        if t < limit:
+            return f"{t / scale:.2f} {unit}"
+    return f"{t / 86400:,.1f} d"
