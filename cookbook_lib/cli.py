@@ -18,6 +18,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "scaling": "cookbook_lib.commands.scaling:scaling",
     "lint": "cookbook_lib.commands.lint:lint",
     "serve-cost": "cookbook_lib.commands.serve_cost:serve_cost",
+    "plan": "cookbook_lib.commands.plan:plan",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {

@@ -10,20 +10,23 @@ from cookbook_lib.calculators.chips import CHIPS
 from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.space import grid
+from cookbook_lib.calculators.storage import Storage
 from cookbook_lib.calculators.totals import totals
 
 TRAIN = Run(b=2, l=512, attention="causal")
+STORE = Storage(weights="int4", cache="fp8")
 SERVE = Run(b=3, l=1, s=1000)
 SAMPLE = Random(0).sample([c for c in grid() if c.d_model <= 4096], 60)
 
 
 def check(model):
-    fast = totals(model, TRAIN, SERVE, CHIPS["phone"], "bf16")
+    fast = totals(model, TRAIN, SERVE, CHIPS["phone"], STORE)
     assert fast.params == model.params()
     assert fast.params_active == model.params_active()
     assert fast.flops == model.flops(b=2, l=512, attention="causal")
-    assert fast.cache_bytes == model.state_bytes(b=3, s=1000)
-    slow = roofline(model, CHIPS["phone"], SERVE).fused
+    assert math.isclose(fast.weight_bytes, STORE.weights_nbytes(model), rel_tol=1e-12)
+    assert fast.cache_bytes == STORE.states_nbytes(model, 3, 1000)
+    slow = roofline(model, CHIPS["phone"], SERVE, STORE).fused
     assert math.isclose(fast.seconds, slow, rel_tol=1e-12)
 
 

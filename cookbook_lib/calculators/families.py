@@ -146,7 +146,8 @@ FAMILIES: dict[str, tuple[str, Callable[[Choice], dict[str, Any]]]] = {  # -> mo
         "jamba",
         lambda c: {
             "mamba_d_state": c.d_state,
-            "layers_block_type": kinds(c),
+            "attn_layer_period": c.attention or c.layers + 1,
+            "attn_layer_offset": c.attention // 2 if c.attention else c.layers,
             "num_experts": c.experts or 1,
             "num_experts_per_tok": c.topk or 1,
         },

@@ -1,4 +1,4 @@
-"""What the planner looks at: every combination of a few choices, about fifteen thousand."""
+"""What the planner looks at: every combination of a few choices, more than ten thousand."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,11 +6,8 @@ from typing import Any
 from cookbook_lib.calculators.families import HEAD_DIM, Choice
 
 WIDTHS = (*range(512, 4096, 256), *range(4096, 8193, 512))  # multiples of 256 fill tiles
-DEPTHS = (12, 16, 20, 24, 28, 32, 40, 48, 64, 80)
-SLIMMEST, WIDEST = (
-    48,
-    160,
-)  # d_model / layers: Llama, Mistral, Qwen and OLMoE of all sizes lie between
+DEPTHS = (12, 16, 20, 24, 30, 32, 40, 48, 60, 64, 80)  # of layers that mix and have an MLP
+SLIMMEST, WIDEST = 48, 140  # d_model / layers; Llama, Mistral, Qwen2 and OLMo have 51 to 128
 ONE_THING = ("mamba1", "mamba2", "mamba2-plain", "mamba2-shared")  # layers that hold a mixer only
 
 
@@ -21,9 +18,10 @@ def grid(vocab: int = 32768, tied: bool = True) -> Iterator[Choice]:
             if not SLIMMEST <= d / layers <= WIDEST:
                 continue
             for own in shapes():
+                depth = 2 * layers if own["family"] in ONE_THING else layers
                 heads = d // HEAD_DIM * (2 if own.get("blocks") else 1)
-                if heads % own.get("per_kv", 1) == 0:
-                    depth = 2 * layers if own["family"] in ONE_THING else layers
+                whole = depth % (own.get("attention") or 1) == 0  # so that the share is exact
+                if whole and heads % own.get("per_kv", 1) == 0:
                     yield Choice(d_model=d, layers=depth, vocab=vocab, tied=tied, **own)
 
 
