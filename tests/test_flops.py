@@ -4,7 +4,8 @@ Each family runs in transformers, tiny, on the CPU, on paths that torch's counte
 attention (a fused one is not counted) and experts one by one. Two things are put right before the
 numbers are compared: a causal convolution pads, so torch runs it on d_conv - 1 more positions; and
 transformers' Mamba-2 copies B and C to each head, and carries the state over chunks with a product
-of all pairs of chunks. Mamba-1's recurrence is elementwise in torch, but for its last product.
+of all pairs of chunks; its gated DeltaNet copies keys to the heads that share them. Mamba-1's
+recurrence is elementwise in torch, but for its last product; torch counts no triangular solve.
 """
 
 import warnings
@@ -17,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cookbook_lib.calculators.configs import read_config
 from cookbook_lib.calculators.costs import Block, Run
-from cookbook_lib.calculators.specs import Mamba2
+from cookbook_lib.calculators.specs import GatedDeltaNet, Mamba2
 
 B, L = 2, 21  # not a multiple of the chunk
 SIZES = {
@@ -65,6 +66,11 @@ FAMILIES = {
     "nemotron_h": SIZES
     | {"layers_block_type": [*KINDS, "mlp"], "mamba_num_heads": 8, "mamba_head_dim": 8}
     | {"ssm_state_size": 16, "n_groups": 2, "chunk_size": 8, "head_dim": 16},
+    "qwen3_next": SIZES
+    | {"num_hidden_layers": 3, "layer_types": [*KINDS, KINDS[0]], "mlp_only_layers": [2]}
+    | {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
+    | {"linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 16}
+    | {"linear_value_head_dim": 24, "shared_expert_intermediate_size": 40},
 }
 
 
@@ -95,6 +101,9 @@ def as_transformers_runs(block: Block) -> Counter:
         copied = scores * (block.nheads // block.ngroups - 1)
         carried = 2 * B * block.nheads * (size("c") + 1) ** 2 * block.headdim * block.d_state
         matmul += copied + carried
+    if isinstance(block, GatedDeltaNet):
+        keys = sum(r.flops for r in rows if r.op in ("scores", "keys"))
+        matmul += keys * (block.per_k - 1)
     return Counter(matmul=matmul, conv=conv)
 
 

@@ -96,6 +96,8 @@ class Attention(Named):
         scale: float | None = None,
     ):
         super().__init__(spec)
+        if spec.gated:
+            raise ValueError("gated is True, expected False: a gate can be counted but not run")
         self.rope, self.scale = rope, scale
         self.widths = [spec.d_q, spec.d_kv, spec.d_kv]
         parts = {"qkv": spec.d_qkv} if spec.fused else dict(zip("qkv", self.widths, strict=True))

@@ -18,6 +18,7 @@ from cookbook_lib.calculators.configs import (
     moe,
     native,
     nemotron,
+    qwen,
     zyphra,
 )
 from cookbook_lib.calculators.configs.fields import Fields
@@ -44,6 +45,7 @@ READERS: dict[str, Callable[[Fields], Model]] = {
     "qwen2": llama.qwen2,
     "qwen3": llama.qwen3,
     "qwen3_moe": moe.qwen3_moe,
+    "qwen3_next": qwen.qwen3_next,
     "zamba": zyphra.zamba,
     "zamba2": zyphra.zamba2,
 }

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cookbook_lib.calculators.configs.fields import REQUIRED, Fields
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.specs import Attention, Embedding, Head, Mamba1, Mamba2, Norm
 
@@ -79,6 +80,22 @@ def mamba1(f: Fields, d: int, **options) -> Mamba1:
 def named(prefix: str, **parts) -> Layout:
     """A layer's layout: `named("model.layers.{i}.", mlp=…)`; `__` in a key is a dot."""
     return tuple((prefix + key.replace("__", "."), block) for key, block in parts.items())
+
+
+def layers(
+    d: int,
+    mixers: dict[str, dict[str, Block]],
+    channels: list[dict[str, Block]],
+    norms: tuple[str, str] = ("input_layernorm", "post_attention_layernorm"),
+    prefix: str = "model.layers.{i}.",
+) -> Letters:
+    """A letter for each mixer with each of the channel mixers: {"mn": …} with [mlp, experts]."""
+    norm = Norm(d_model=d)
+    return tuple(
+        (letter, named(prefix, **{norms[0]: norm}, **mixer, **{norms[1]: norm}, **channel))
+        for letters, mixer in mixers.items()
+        for letter, channel in zip(letters, channels, strict=False)
+    )
 
 
 def model(

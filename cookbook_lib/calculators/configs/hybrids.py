@@ -3,6 +3,7 @@
 from cookbook_lib.calculators.configs.common import (
     EITHER,
     attention,
+    layers,
     mamba1,
     mamba2,
     model,
@@ -15,38 +16,30 @@ from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.specs import MLP, Norm
 
 FINAL = {"norm": "model.final_layernorm"}
+PRE_FF = ("input_layernorm", "pre_ff_layernorm")
 
 
 def jamba(f: Fields) -> Model:
     """Jamba: Mamba-1 with norms on dt, B and C; attention and experts every so many layers."""
-    d, layers = sizes(f, 4096, 32)
-    mixers = {"mamba": mamba1(f, d, dt_norm=True), "self_attn": attention(f, d, 32, 8)}
+    d, n = sizes(f, 4096, 32)
+    mixers = {
+        "mn": {"mamba": mamba1(f, d, dt_norm=True)},
+        "ae": {"self_attn": attention(f, d, 32, 8)},
+    }
     d_ff = f.count("intermediate_size", default=14336)
     total = f.count("num_experts", "num_local_experts", default=16)
-    channel = [MLP(d_model=d, d_ff=d_ff)]
+    channels = [{"feed_forward": MLP(d_model=d, d_ff=d_ff)}]
     if total > 1:
-        channel.append(experts(f, d, d_ff, 16, 2, "num_experts", "num_local_experts"))
+        routed = experts(f, d, d_ff, 16, 2, "num_experts", "num_local_experts")
+        channels.append({"feed_forward": routed})
     attends = every(f, "attn_layer", 8, 4)
-    kinds = f.words("layers_block_type", "layer_types", length=layers, among=EITHER)
+    kinds = f.words("layers_block_type", "layer_types", length=n, among=EITHER)
     routes = every(f, "expert_layer", 2, 1)
-    pattern, norm = "", Norm(d_model=d)
-    for i in range(layers):
+    pattern = ""
+    for i in range(n):
         here = kinds[i] == "attention" if kinds else attends(i)
         pattern += ("ae" if here else "mn")[total > 1 and routes(i)]
-    letters = tuple(
-        (
-            letter,
-            named(
-                LAYER,
-                input_layernorm=norm,
-                **{mixer: mixers[mixer]},
-                pre_ff_layernorm=norm,
-                feed_forward=mlp,
-            ),
-        )
-        for mixer, pair in (("mamba", "mn"), ("self_attn", "ae"))
-        for letter, mlp in zip(pair, channel, strict=False)
-    )
+    letters = layers(d, mixers, channels, PRE_FF)
     return model(f, d, pattern, letters, vocab=65536, tied=False, **FINAL)
 
 
@@ -61,7 +54,7 @@ def every(f: Fields, name: str, period: int, offset: int):
 
 def bamba(f: Fields) -> Model:
     """Bamba: Mamba-2, and attention in the layers listed."""
-    d, layers = sizes(f, 4096, 32)
+    d, n = sizes(f, 4096, 32)
     bias = f.flag("attention_bias", default=False)
     mixers = {
         "m": {"mamba": mamba2(f, d, state=256, heads=128, groups=1)},
@@ -72,31 +65,22 @@ def bamba(f: Fields) -> Model:
         d_ff=f.count("intermediate_size", default=14336),
         bias=f.flag("mlp_bias", default=False),
     )
-    norm = Norm(d_model=d)
-    letters = tuple(
-        (
-            letter,
-            named(LAYER, input_layernorm=norm, **mixer, pre_ff_layernorm=norm, feed_forward=mlp),
-        )
-        for letter, mixer in mixers.items()
-    )
-    attends = f.indices("attn_layer_indices", below=layers)
+    letters = layers(d, mixers, [{"feed_forward": mlp}], PRE_FF)
+    attends = f.indices("attn_layer_indices", below=n)
     if attends is None and (
-        kinds := f.words("layers_block_type", "layer_types", length=layers, among=EITHER)
+        kinds := f.words("layers_block_type", "layer_types", length=n, among=EITHER)
     ):
         attends = [i for i, kind in enumerate(kinds) if kind == "attention"]
-    pattern = "".join("a" if i in (attends or ()) else "m" for i in range(layers))
+    pattern = "".join("a" if i in (attends or ()) else "m" for i in range(n))
     return model(f, d, pattern, letters, vocab=128000, tied=False, **FINAL)
 
 
 def granitemoehybrid(f: Fields) -> Model:
     """Granite 4: Mamba-2 or attention, then routed experts beside a shared one."""
-    d, layers = sizes(f, 4096, 32)
+    d, n = sizes(f, 4096, 32)
     bias = f.flag("attention_bias", default=False)
-    mixers = {
-        "mamba": mamba2(f, d, state=256, heads=128, groups=1),
-        "self_attn": attention(f, d, 32, None, qkv_bias=bias, out_bias=bias),
-    }
+    ssm = mamba2(f, d, state=256, heads=128, groups=1)
+    attn = attention(f, d, 32, None, qkv_bias=bias, out_bias=bias)
     names = (("gate_up_proj", "input_linear"), ("down_proj", "output_linear"))
     d_ff = f.count("shared_intermediate_size", default=1024)
     channel = {"shared_mlp": MLP(d_model=d, d_ff=d_ff, fused=True, names=names)}
@@ -104,29 +88,16 @@ def granitemoehybrid(f: Fields) -> Model:
         d_ff = f.count("intermediate_size", default=11008)
         routed = experts(f, d, d_ff, 8, 2, "num_local_experts", "num_experts")
         channel = {"block_sparse_moe": routed} | channel
-    norm, routed = Norm(d_model=d), "block_sparse_moe" in channel
-    letters = tuple(
-        (
-            letter,
-            named(
-                LAYER,
-                input_layernorm=norm,
-                **{mixer: mixers[mixer]},
-                post_attention_layernorm=norm,
-                **channel,
-            ),
-        )
-        for mixer, letter in (("mamba", "mn"[routed]), ("self_attn", "ae"[routed]))
-    )
-    kinds = f.words("layer_types", "layers_block_type", length=layers, among=EITHER)
-    kinds = kinds or ["mamba"] * layers
-    pattern = "".join(("ae" if kind == "attention" else "mn")[routed] for kind in kinds)
+    m, a = "ne" if "block_sparse_moe" in channel else "ma"
+    letters = layers(d, {m: {"mamba": ssm}, a: {"self_attn": attn}}, [channel])
+    kinds = f.words("layer_types", "layers_block_type", length=n, among=EITHER)
+    pattern = "".join(a if kind == "attention" else m for kind in kinds or ["mamba"] * n)
     return model(f, d, pattern, letters, vocab=32000, tied=False)
 
 
 def falcon_h1(f: Fields) -> Model:
     """Falcon-H1: attention and Mamba-2 heads side by side in every layer."""
-    d, layers = sizes(f, 4096, 32)
+    d, n = sizes(f, 4096, 32)
     bias = f.flag("attention_bias", default=False)
     ssm = mamba2(
         f,
@@ -152,4 +123,4 @@ def falcon_h1(f: Fields) -> Model:
         pre_ff_layernorm=norm,
         feed_forward=mlp,
     )
-    return model(f, d, "h" * layers, (("h", layer),), vocab=128000, tied=False, **FINAL)
+    return model(f, d, "h" * n, (("h", layer),), vocab=128000, tied=False, **FINAL)

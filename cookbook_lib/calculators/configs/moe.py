@@ -25,6 +25,17 @@ def experts(f: Fields, d: int, d_ff: int, n: int, k: int, *names: str, **options
     return MoE(d_model=d, d_ff=d_ff, n_experts=total, topk=topk, **options)
 
 
+def sparse(f: Fields, layers: int, *names: str, default: int) -> list[bool]:
+    """Whether each layer has experts: every `decoder_sparse_step`-th but `mlp_only_layers`.
+
+    `names` are the spellings of the experts' number; without experts every layer is dense.
+    """
+    step = f.count("decoder_sparse_step", default=1)
+    dense = f.indices("mlp_only_layers", below=layers, default=())
+    some = f.count(*names, default=default, low=0) > 0
+    return [some and (i + 1) % step == 0 and i not in dense for i in range(layers)]
+
+
 def mixtral(f: Fields) -> Model:
     """Mixtral: experts in every layer."""
     d, layers = sizes(f, 4096, 32)
@@ -45,16 +56,12 @@ def qwen3_moe(f: Fields) -> Model:
     mlp = MLP(d_model=d, d_ff=f.count("intermediate_size", default=6144))
     plain = one_kind(f, layers, attn)
     letters = ((plain, layer(d, attn, mlp)),)
-    step = f.count("decoder_sparse_step", default=1)
-    dense = f.indices("mlp_only_layers", below=layers, default=())
     names = ("num_experts", "num_local_experts")
-    if f.count(*names, default=128, low=0):  # without experts, every layer is dense
+    routes = sparse(f, layers, *names, default=128)
+    if any(routes):
         d_ff = f.count("moe_intermediate_size", default=768)
         letters += (("e", layer(d, attn, experts(f, d, d_ff, 128, 8, *names, names=GATE))),)
-    else:
-        dense = range(layers)
-    routed = ((i + 1) % step == 0 and i not in dense for i in range(layers))
-    kinds = "".join("e" if here else plain for here in routed)
+    kinds = "".join("e" if here else plain for here in routes)
     return model(f, d, kinds, letters, vocab=151936, tied=False)
 
 

@@ -2,7 +2,15 @@
 
 from cookbook_lib.calculators.specs.attention import Attention
 from cookbook_lib.calculators.specs.delta import GatedDeltaNet
-from cookbook_lib.calculators.specs.layers import Embedding, Head, Linear, LoRA, Norm, ShortConv
+from cookbook_lib.calculators.specs.layers import (
+    Embedding,
+    Gate,
+    Head,
+    Linear,
+    LoRA,
+    Norm,
+    ShortConv,
+)
 from cookbook_lib.calculators.specs.mamba3 import Mamba3
 from cookbook_lib.calculators.specs.mlp import MLP, MoE
 from cookbook_lib.calculators.specs.rwkv7 import RWKV7, RWKV7ChannelMix
@@ -13,6 +21,7 @@ __all__ = [
     "RWKV7",
     "Attention",
     "Embedding",
+    "Gate",
     "GatedDeltaNet",
     "Head",
     "Linear",

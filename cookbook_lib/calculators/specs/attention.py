@@ -15,6 +15,7 @@ class Attention(Block):
     qk_norm: a norm of queries and keys, over a "head" or over "all" heads.
     d_conv: taps of a short convolution over q, k and v (mamba_ssm's MHA); 0 for none.
     fused: q, k and v are one weight.
+    gated: q_proj is twice as wide, and its second half gates the output (Qwen3-Next).
     """
 
     d_model: int
@@ -29,10 +30,12 @@ class Attention(Block):
     d_conv: int | None = None
     conv_bias: bool = True
     fused: bool = False
+    gated: bool = False
 
     component = "attention"
     d_x = property(lambda self: self.d_in or self.d_model)
     d_q = property(lambda self: self.n_heads * self.head_dim)
+    d_q_proj = property(lambda self: (1 + self.gated) * self.d_q)
     d_kv = property(lambda self: self.n_kv_heads * self.head_dim)
     d_qkv = property(lambda self: self.d_q + 2 * self.d_kv)
     per_kv = property(lambda self: self.n_heads // self.n_kv_heads)  # queries that share a key
@@ -41,6 +44,8 @@ class Attention(Block):
         super().__post_init__()
         self.divides("n_kv_heads", "n_heads")
         choose("qk_norm", self.qk_norm, ("none", "head", "all"))
+        if self.gated and (self.fused or self.d_conv):
+            raise ValueError("gated is True, expected False if q, k and v are fused or convolved")
 
     @property
     def state(self):
@@ -69,6 +74,7 @@ class Attention(Block):
             *self.projections(),
             Op("scores", f"{q}, {kv} -> b n_kv_heads per_kv l s"),
             Op("values", f"b n_kv_heads per_kv l s, {kv} -> {q}"),
+            *[Op("gate", "b l d_q, b l d_q -> b l d_q")] * self.gated,
             *linear("o_proj", "d_q", "d_model", self.out_bias),
         ]
 
@@ -77,7 +83,8 @@ class Attention(Block):
         return self.but(**self.split(tp, "n_heads"), **self.split_or_copy(tp, "n_kv_heads"))
 
     def projections(self) -> list[Op]:
-        parts = {"qkv": "d_qkv"} if self.fused else {"q": "d_q", "k": "d_kv", "v": "d_kv"}
+        parts = {"q": "d_q_proj", "k": "d_kv", "v": "d_kv"}
+        parts = {"qkv": "d_qkv"} if self.fused else parts
         ops = [
             op
             for name, d_out in parts.items()

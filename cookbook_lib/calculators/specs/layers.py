@@ -1,4 +1,4 @@
-"""The small parts: linear, LoRA, norm, short convolution, embedding and head."""
+"""The small parts: linear, gate, LoRA, norm, short convolution, embedding and head."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -21,6 +21,21 @@ class Linear(Block):
         return [
             Op("weight", "b l d_in, d_in d_out -> b l d_out"),
             *[Op("bias", "b l d_out, d_out -> b l d_out")] * self.bias,
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate(Block):
+    """One number for each token, by which another block's output is scaled."""
+
+    d_model: int
+
+    component = "gate"
+
+    def ops(self, run):
+        return [
+            Op("weight", "b l d_model, d_model -> b l"),
+            Op("scale", "b l, b l d_model -> b l d_model"),
         ]
 
 
