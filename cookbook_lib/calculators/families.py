@@ -105,6 +105,20 @@ def nemotron(c: Choice) -> dict[str, Any]:
     }
 
 
+def gated_delta(c: Choice) -> dict[str, Any]:
+    """Gated DeltaNet with two value heads to a key head, as in Qwen3-Next, and a plain MLP."""
+    heads = 2 * c.d_model // HEAD_DIM
+    return {
+        "layer_types": kinds(c, "full_attention", "linear_attention"),
+        "head_dim": HEAD_DIM,
+        "linear_num_value_heads": heads,
+        "linear_num_key_heads": heads // 2,
+        "linear_key_head_dim": c.d_state,
+        "linear_value_head_dim": HEAD_DIM,
+        "num_experts": 0,
+    }
+
+
 def zamba(c: Choice) -> dict[str, Any]:
     """Shared blocks that read twice the width, so they have twice the heads."""
     return {
@@ -152,6 +166,7 @@ FAMILIES: dict[str, tuple[str, Callable[[Choice], dict[str, Any]]]] = {  # -> mo
             "num_experts_per_tok": c.topk or 1,
         },
     ),
+    "gdn-mlp": ("qwen3_next", gated_delta),
     "mamba2-moe": (
         "granitemoehybrid",
         lambda c: (

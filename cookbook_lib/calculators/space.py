@@ -44,6 +44,7 @@ def shapes() -> Iterator[dict[str, Any]]:
                         yield {"family": "mamba2-plain"} | own
         for k in (0, *every):
             own = {"attention": k, "per_kv": 4 if k else 1, "d_state": 16, "ff": ff}
+            yield {"family": "gdn-mlp"} | own | {"d_state": 128}
             yield {"family": "mamba1-mlp"} | own
             yield {"family": "mamba1-mlp", "experts": 16, "topk": 2} | own
             for experts, topk in ((16, 2), (64, 8)):
