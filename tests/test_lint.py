@@ -67,6 +67,7 @@ def test_an_unaligned_mlp_loses_what_was_measured():
     (waste,) = fired("aligned", specs.MLP(d_model=4096, d_ff=10922))
     assert round(waste.efficiency, 3) == round(272.73 / 398.38, 3)
     assert (waste.down, waste.up) == (10880, 10944)
+    assert waste.flops == specs.MLP(d_model=4096, d_ff=10922, gated=False).flops(l=4096) * 3 // 2
 
 
 def test_a_kernel_refuses_heads_beyond_256_states_beyond_256_and_five_taps():

@@ -49,26 +49,27 @@ def beside(value: int, step: int) -> tuple[int, int]:
     return value // step * step, -(-value // step) * step
 
 
-def widths(block: Block, where: Setting) -> Iterator[tuple[str, int, Gemm]]:
-    """The last axis of each side of each product: it is the one that lies in memory in a row."""
-    seen = set()
+def widths(block: Block, where: Setting) -> dict[tuple[str, int], int]:
+    """Each width that a product reads or writes in a row of memory, and the FLOPs that meet it."""
+    met: dict[tuple[str, int], int] = {}
     for product in gemms(block, where.run):
         for axes, value in ((product.outs, product.n), (product.ins, product.k)):
-            if axes not in seen and axes != ("vocab",):
-                seen.add(axes)
-                yield " ".join(axes), value, product
+            if axes != ("vocab",):  # has a rule of its own
+                key = " ".join(axes), value
+                met[key] = met.get(key, 0) + product.flops
+    return met
 
 
 def aligned(block: Block, where: Setting) -> Iterator[Waste]:
-    for axis, value, product in widths(block, where):
+    for (axis, value), flops in widths(block, where).items():
         if value % LINE:
-            yield Waste(axis, value, UNALIGNED, *beside(value, FULL), product.flops)
+            yield Waste(axis, value, UNALIGNED, *beside(value, FULL), flops)
 
 
 def full_lines(block: Block, where: Setting) -> Iterator[Waste]:
-    for axis, value, product in widths(block, where):
+    for (axis, value), flops in widths(block, where).items():
         if value % LINE == 0 and value % FULL and value > FULL:
-            yield Waste(axis, value, None, *beside(value, FULL), product.flops)
+            yield Waste(axis, value, None, *beside(value, FULL), flops)
 
 
 def vocabulary(block: Block, where: Setting) -> Iterator[Waste]:
