@@ -71,7 +71,7 @@ first = plan(choices, phone, limits)
 fitting, kept = Counter(), Counter()
 fitting.update(c.choice.family for c in first.fitting)
 kept.update(c.choice.family for c in first.front)
-print(f"{len(first.candidates):,} candidates: {len(first.allowed):,} attend enough,", end=" ")
+print(f"{len(first.candidates):,} candidates: {len(first.allowed):,} attend enough,")
 print(f"{len(first.fitting):,} of them fit, {len(first.front):,} of those are on the front")
 assert len(first.candidates) > 10_000 > len(first.fitting) > len(first.front) > 0
 table(
@@ -156,7 +156,8 @@ plots.show(fig, "Predicted loss against time: families lie close, since the law 
 #
 # Losses within 0.01 nats count as equal, and of equals the one with the least cache wins. Each
 # choice is defended against its neighbours: one step in one direction, then the best of each other
-# family.
+# family. "In nothing better" means that some candidate on the front is at least as good in loss,
+# parameters, training, cache and time.
 
 
 # %%
@@ -168,7 +169,7 @@ def defence(found: Plan):
                 "loss": f"{n.candidate.loss:.3f}",
                 "cache, MiB": round(n.candidate.cache / 2**20),
                 "token, ms": round(1e3 * n.candidate.seconds, 1),
-                "why not": n.why,
+                "why not": n.why.partition(" than ")[0],
             }
             for n in neighbours(found)
         ]
@@ -178,7 +179,7 @@ def defence(found: Plan):
 assert best.cache == min(
     c.cache for c in first.fitting if c.loss <= first.margin + min(x.loss for x in first.fitting)
 )
-print(f"{best.choice.label}: loss {best.loss:.3f}, cache {best.cache / 2**20:.0f} MiB,", end=" ")
+print(f"{best.choice.label}:\nloss {best.loss:.3f}, cache {best.cache / 2**20:.0f} MiB,", end=" ")
 print(f"{1e3 * best.seconds:.1f} ms, {best.tokens / 1e9:.0f} G tokens of training")
 defence(first)
 
@@ -193,7 +194,7 @@ defence(first)
 modern = [c for c in choices if not c.family.startswith("mamba1")]
 second = plan(modern, phone, limits)
 chosen = second.best
-print(f"{chosen.choice.label}: loss {chosen.loss:.3f}, cache {chosen.cache / 2**20:.0f} MiB")
+print(f"{chosen.choice.label}:\nloss {chosen.loss:.3f}, cache {chosen.cache / 2**20:.0f} MiB")
 print(f"{1e3 * chosen.seconds:.1f} ms a token, {chosen.tokens / 1e9:.0f} G tokens of training")
 assert chosen.choice.family in ("gdn-mlp", "mamba2-mlp") and chosen.cache < 2 * best.cache
 defence(second)
@@ -260,7 +261,7 @@ large = [c for c in grid(vocab=128256) if not c.family.startswith("mamba1")]
 third = plan(large, server, room)
 winner = third.best
 print(f"{flops:.2e} FLOP; {len(third.candidates):,} candidates, {len(third.fitting):,} fit")
-print(f"{winner.choice.label}: {winner.params / 1e9:.1f} G parameters, loss {winner.loss:.3f}")
+print(f"{winner.choice.label}:\n{winner.params / 1e9:.1f} G parameters, loss {winner.loss:.3f}")
 print(f"cache {winner.cache / 2**30:.1f} GiB, memory {winner.memory / 1e9:.0f} GB,", end=" ")
 print(f"{1e3 * winner.seconds:.1f} ms for eight tokens, {winner.tokens / 1e9:.0f} G to train")
 assert winner.memory <= room.memory and 0.1 <= winner.choice.share < 1
@@ -331,7 +332,7 @@ more = fixed.params() / wasteful.params() - 1
 gain = efficiency(fixed, here) / efficiency(wasteful, here)
 print(f"{more:+.1%} parameters, products {gain:.2f} times as fast")
 for f in lint(wasteful, here)[:1]:
-    print(f"{f.rule}: {f.why}\nsource: {f.source}")
+    print(f"{f.rule}: {f.why}\nsource: {f.source}".replace("; ", ";\n"))
 assert not lint(fixed, here) and gain > 1.2
 
 # %% [markdown]
@@ -343,7 +344,7 @@ assert not lint(fixed, here) and gain > 1.2
 for c in (best, chosen, winner):
     found = [f for f in lint(c.choice.model(), here) if f.lost > 0.01 or f.efficiency == 0]
     useful = efficiency(c.choice.model(), here)
-    print(f"{c.choice.label}: {useful:.0%} useful, {len(found)} findings that cost over 1%")
+    print(f"{c.choice.label}:\n  {useful:.0%} useful, {len(found)} findings that cost over 1%")
     assert not found and useful > 0.9
 
 # %% [markdown]
@@ -363,7 +364,7 @@ assert longer.memory <= limits.memory and longer.cache > 2 * chosen.cache
 
 # %% tags=["answer"]
 hasty = replace(second, budgets=replace(limits, seconds=0.015)).best
-print(f"{hasty.choice.label}: {hasty.params / 1e9:.2f} G parameters,", end=" ")
+print(f"{hasty.choice.label}:\n{hasty.params / 1e9:.2f} G parameters,", end=" ")
 print(f"loss {hasty.loss:.3f} instead of {chosen.loss:.3f}")
 assert hasty.seconds <= 0.015 and hasty.loss > chosen.loss
 
@@ -372,7 +373,7 @@ assert hasty.seconds <= 0.015 and hasty.loss > chosen.loss
 
 # %% tags=["answer"]
 strict = replace(second, margin=0.0).best
-print(f"{strict.choice.label}: loss {strict.loss:.4f}, {chosen.loss - strict.loss:.4f} less")
+print(f"{strict.choice.label}:\nloss {strict.loss:.4f}, {chosen.loss - strict.loss:.4f} less")
 print(f"for {strict.cache / chosen.cache:.1f} times the cache")
 assert strict.loss == min(c.loss for c in second.fitting) and strict.cache > chosen.cache
 
@@ -384,7 +385,7 @@ assert strict.loss == min(c.loss for c in second.fitting) and strict.cache > cho
 try:
     replace(second, budgets=Budgets(memory=2e8, seconds=1e-3)).front
 except ValueError as error:
-    print(error)
+    print(str(error).replace("; ", ";\n").replace(", takes", ",\ntakes"))
     assert "seconds is the binding budget" in str(error) or "memory is" in str(error)
 
 # %% [markdown]
@@ -396,7 +397,7 @@ split = replace(here, tp=8)
 zamba2 = preset("zamba2-7b")
 refused = [f for f in lint(zamba2, split) if f.efficiency == 0]
 for f in refused:
-    print(f"{f.field} is {f.value}: {f.why}; {f.up} would do")
+    print(f"{f.field} is {f.value}, {f.up} would do:\n{f.why}")
 better = from_dict(entry("zamba2-7b")["config"] | {"mamba_ngroups": 8}, "with 8 groups")
 print(f"with 8 groups: {better.params() / zamba2.params() - 1:+.1%} parameters")
 assert {f.field for f in refused} == {"ngroups"} and refused[0].up == 8

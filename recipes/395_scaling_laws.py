@@ -131,8 +131,8 @@ params = (1e22 / 6 / TOKENS_PER_PARAM) ** 0.5
 loss = law.loss(params, TOKENS_PER_PARAM * params)
 best = optimum(law, 1e22)
 print(f"with 1e22 FLOP, {TOKENS_PER_PARAM} tokens each make {params / 1e9:.2f} G parameters")
-print(f"and a loss of {loss:.3f}; the law's own best is {best.params / 1e9:.2f} G", end=" ")
-print(f"with {best.loss:.3f}: the model is {best.params / params:.1f} times smaller")
+print(f"and a loss of {loss:.3f}; the law's own best is {best.params / 1e9:.2f} G")
+print(f"with {best.loss:.3f}: MiniCPM's size is {best.params / params:.1f} times smaller")
 assert loss > best.loss and best.params / params > 2.5
 
 # %% [markdown]

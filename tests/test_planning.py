@@ -117,7 +117,7 @@ def test_every_reason_is_true():
             assert len(by) == 1 and dominates(by[0], c)
         elif "attend" in said:
             assert c.choice.share < PLAN.budgets.min_attention
-        elif said.startswith("its predicted loss"):
+        elif said.startswith("loss"):
             assert c.loss > min(x.loss for x in PLAN.front) + PLAN.margin
         elif said.startswith("as good"):
             assert c.cache >= PLAN.best.cache and c in PLAN.front

@@ -24,16 +24,16 @@ def verdict(plan: Plan, c: Candidate) -> str:
         return "the best"
     if c.choice.share < plan.budgets.min_attention:
         few = f"1 in {c.choice.attention} mixers attends" if c.choice.attention else "none attends"
-        return f"{few}, at least {plan.budgets.min_attention:.2g} of them must"
+        return f"{few}, at least {plan.budgets.min_attention:.2g} must"
     if over := c.over(plan.budgets):
         return "over budget: " + ", ".join(f"{k} {x:.2f} times" for k, x in over.items())
     if winner := next((a for a in plan.front if dominates(a, c)), None):
         return f"in nothing better than {winner.choice.label}"
     if c.loss > least + plan.margin:
-        return f"its predicted loss, {c.loss:.3f}, is {c.loss - least:.3f} above the least"
+        return f"loss {c.loss - least:.3f} above the least"
     if c[4:] == best[4:]:
         return "costs the same"
-    return f"as good by the law ({c.loss - best.loss:+.3f}), {c.cache / best.cache:.2f} the cache"
+    return f"as good by the law, {c.cache / best.cache:.2f} times the cache"
 
 
 def neighbours(plan: Plan) -> list[Neighbour]:
