@@ -168,7 +168,6 @@ def defence(found: Plan):
                 "instead": n.change,
                 "loss": f"{n.candidate.loss:.3f}",
                 "cache, MiB": round(n.candidate.cache / 2**20),
-                "token, ms": round(1e3 * n.candidate.seconds, 1),
                 "why not": n.why.partition(" than ")[0],
             }
             for n in neighbours(found)
@@ -276,8 +275,7 @@ largest = {
     for name in ("dense", winner.choice.family)
 }
 for name, c in largest.items():
-    print(f"the largest {name} that fits uses {c.params_active / 1e9:.1f} G parameters", end=" ")
-    print(f"and has a predicted loss of {c.loss:.3f}")
+    print(f"largest {name} that fits: {c.params_active / 1e9:.1f} G active, loss {c.loss:.3f}")
 assert largest["dense"].params_active < largest[winner.choice.family].params_active / 2
 assert all(c.loss > winner.loss for c in third.fitting if c.choice.family in ("dense", "moe"))
 defence(third)

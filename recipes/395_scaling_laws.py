@@ -144,7 +144,7 @@ assert loss > best.loss and best.params / params > 2.5
 #
 # $$6 N D + 2 N D_\text{inference} \quad\text{subject to}\quad L(N, D) = L$$
 #
-# Four cases are printed in that paper. They come out of `scaling.with_inference`, to its digits.
+# Four cases are printed in that paper, here in brackets. They come out to its digits.
 
 # %%
 CASES = [  # reference, tokens at inference; then as printed: size, tokens, FLOPs in its life
@@ -167,11 +167,10 @@ for params, inference, *printed in CASES:
     rows.append(
         {
             "as good as": f"{params / 1e9:.0f} G",
-            "inference tokens": f"{inference:.0e}",
-            "size, ours": ours[0],
-            "printed": printed[0],
-            "tokens": f"{tokens} ({printed[1] or 'not printed'})",
-            "FLOPs": f"{saved:.1%} ({printed[2] or 'not printed'})",
+            "inference": f"{inference:.0e}",
+            "size": f"{ours[0]} ({printed[0]})",
+            "tokens": f"{tokens} ({printed[1] or '-'})",
+            "FLOPs": f"{saved:.1%} ({printed[2] or '-'})",
         }
     )
 table(rows)
