@@ -207,8 +207,8 @@ for name, tokens in (("zamba2-2.7b", 3e12), ("llama-3.1-8b", 15e12), ("blackmamb
     row = {"model": model.name, "tokens, G": round(tokens / 1e9)}
     row |= {f"loss, N {k}": f"{law.loss(n, tokens):.3f}" for k, n in counts.items()}
     row["loss, N used"] = f"{law.loss(model.params_used(), tokens):.3f}"
-    rows.append(row | {"sizes inside the fit": law.fits(counts["active"], tokens)})
-assert [row["sizes inside the fit"] for row in rows] == [False, False, True]
+    rows.append(row | {"in the fit": law.fits(counts["active"], tokens)})
+assert [row["in the fit"] for row in rows] == [False, False, True]
 table(rows)
 
 # %% [markdown]
