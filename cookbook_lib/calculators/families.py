@@ -48,7 +48,7 @@ class Choice:
     @property
     def d_ff(self) -> int:
         """The width of an MLP, or of one expert: `topk` of them are as wide as one MLP."""
-        return multiple(self.ff * self.d_model / max(self.topk, 1), 128)
+        return max(round(self.ff * self.d_model / max(self.topk, 1) / 128), 1) * 128
 
     @property
     def label(self) -> str:
@@ -65,11 +65,6 @@ class Choice:
 
     def model(self) -> Model:
         return from_dict(config(self), self.label)
-
-
-def multiple(x: float, of: int) -> int:
-    """The nearest multiple of `of`, at least one."""
-    return max(round(x / of), 1) * of
 
 
 def attends(c: Choice) -> list[int]:

@@ -20,6 +20,8 @@ def lint(
 ) -> None:
     """Sizes of a model that waste a GPU, with the reason, its source, and better values nearby.
 
+    Values are those of the whole model, or of one rank where ranks hold more than their part.
+
     Args:
         model: a preset (see `cookbook models`), a config.json, or a folder that holds one
         chip: h200, h100, a100, l40s or rtx4090: the rules are those of CUDA kernels
