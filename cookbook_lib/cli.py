@@ -15,9 +15,12 @@ from importlib import import_module
 COMMANDS: dict = {  # name -> module:function, or a group of further names
     "models": "cookbook_lib.commands.models:models",
     "cost": "cookbook_lib.commands.cost:cost",
-    "serve-cost": "cookbook_lib.commands.serve_cost:serve_cost",
-    "train-time": "cookbook_lib.commands.train_time:train_time",
     "memory": "cookbook_lib.commands.memory:memory",
+    "train-time": "cookbook_lib.commands.train_time:train_time",
+    "serve-cost": "cookbook_lib.commands.serve_cost:serve_cost",
+    "plan": "cookbook_lib.commands.plan:plan",
+    "lint": "cookbook_lib.commands.lint:lint",
+    "scaling": "cookbook_lib.commands.scaling:scaling",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {

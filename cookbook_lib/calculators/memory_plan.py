@@ -96,6 +96,7 @@ def memory_report(model: Model, how: Training, chip: Chip) -> dict[str, Any]:
         "chip_bytes": int(chip.memory),
         **{k: v for k, v in asdict(how).items() if k != "parallel"},
         "gradients_dtype": how.gradients or how.dtype,
+        "optimizer_kind": how.optimizer,
         **asdict(p),
         "dp": p.dp,
         "micro_batches": p.micro_batches,

@@ -16,7 +16,7 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(header_style="bold")
     numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
     for name, right in zip(head, numeric, strict=True):
         first = name == head[0]
@@ -24,7 +24,9 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) 
     for row in rows:
         table.add_row(*map(cell, row))
     width = None if sys.stdout.isatty() else 160  # a file or a pipe has room
-    Console(highlight=False, width=width).print(table)
+    console = Console(highlight=False, width=width)
+    console.print(title, style="bold", markup=False)
+    console.print(table)
 
 
 def cell(value: Any) -> str:
