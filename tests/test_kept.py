@@ -99,20 +99,20 @@ def test_without_positions_the_output_of_attention_is_not_copied():
 
 def test_a_block_that_declares_nothing_keeps_what_its_einsums_read():
     class Plain(Block):
-        d = d_head = property(lambda self: 8)
+        d, d_out = property(lambda self: 8), property(lambda self: 4)
 
         def ops(self, run):
             return [
-                *linear("q_proj", "d", "d_head"),
-                *linear("k_proj", "d", "d_head"),
-                Op("scores", "b l d_head, b s d_head -> b l s"),
+                *linear("q_proj", "d", "d_out"),
+                *linear("k_proj", "d", "d_out"),
+                Op("scores", "b l d_out, b s d_out -> b l s"),
             ]
 
     kept = tensors(Plain(), Run(b=2, l=3))
     assert [(t.name, t.axes) for t in kept] == [
         ("q_proj.weight", "b l d"),
-        ("scores", "b l d_head"),
-        ("scores", "b s d_head"),
+        ("scores", "b l d_out"),
+        ("scores", "b s d_out"),
     ]
 
 

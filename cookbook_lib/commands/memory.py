@@ -102,7 +102,7 @@ def show(report: dict, by: str) -> None:
     print_table(title, head, rows)
     print(
         f"{report['gpus']} x {report['chip']}, {report['micro_batch']} x {report['tokens']} "
-        f"tokens, {report['dtype']}, {report['optimizer_kind']}, {report['kernels']} kernels."
+        f"tokens, {report['dtype']}, {report['optimizer_name']}, {report['kernels']} kernels."
     )
     if report["pp"] > 1 and by == "part":
         print(f"This is stage {report['stage']} of {report['pp']}, the fullest.")
