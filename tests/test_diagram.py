@@ -10,10 +10,11 @@ from cookbook_lib.calculators.presets import names, preset
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@pytest.mark.parametrize("wanted", [328, 680])  # a phone, and the recipes
 @pytest.mark.parametrize("name", names())
-def test_every_layer_and_block_is_drawn(name):
+def test_every_layer_and_block_is_drawn(name, wanted):
     model = preset(name)
-    root = ET.fromstring(draw(model))
+    root = ET.fromstring(draw(model, width=wanted))
     texts = [t.text for t in root.iter(f"{SVG}text")]
     n = len(model.pattern)
     assert texts[:n] == list(model.pattern)
@@ -23,6 +24,7 @@ def test_every_layer_and_block_is_drawn(name):
     assert [t for t in texts[n:] if t in set(components)] == components
     assert model.pattern in root.find(f"{SVG}title").text
     width, height = map(float, root.get("viewBox").split()[2:])
+    assert width == wanted
     for box in root.iter(f"{SVG}rect"):
         assert float(box.get("x", 0)) + float(box.get("width")) <= width
         assert float(box.get("y", 0)) + float(box.get("height")) <= height

@@ -28,7 +28,7 @@ from cookbook_lib.calculators.specs import (
     RWKV7ChannelMix,
 )
 
-WIDTH, CELL, LINE, CARD, GAP = 680, 26, 25, 216, 16
+WIDTH, CELL, LINE, CARD, GAP = 680, 26, 25, 216, 16  # pixels; a card is at least so wide
 RECURRENT = (  # mixers with a state of fixed size: one colour for all
     ("deltanet", "gated conv", "kda", "lightning", "mamba", "mamba2", "mamba3")
     + ("mlstm", "rg-lru", "rwkv7")
@@ -63,16 +63,16 @@ CAPTIONS = {
 }
 
 
-def draw(model: Model, ink: str = "currentColor", paper: str = "none") -> str:
-    """The model as an SVG of 680 units width; `ink` and `paper` are its two plain colours."""
-    strip, y = cells(model, 0)
-    cards, bottom = legend(model, y + GAP)
-    points = f'width="{WIDTH * 0.75:g}pt" height="{bottom * 0.75:g}pt"'  # 4 px are 3 pt
+def draw(model: Model, ink: str = "currentColor", paper: str = "none", width: int = WIDTH) -> str:
+    """The model as an SVG; `ink` and `paper` are its two plain colours, `width` is in pixels."""
+    strip, y = cells(model, 0, width)
+    cards, bottom = legend(model, y + GAP, width)
+    points = f'width="{width * 0.75:g}pt" height="{bottom * 0.75:g}pt"'  # 4 px are 3 pt
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" {points} '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom}" {points} '
         f'role="img" font-family="sans-serif" font-size="12" fill="{ink}">'
         f"<title>{escape(describe(model))}</title>"
-        f'<rect width="{WIDTH}" height="{bottom}" fill="{paper}"/>{strip}{cards}</svg>'
+        f'<rect width="{width}" height="{bottom}" fill="{paper}"/>{strip}{cards}</svg>'
     )
 
 
@@ -94,9 +94,9 @@ def shared(name: str) -> bool:
     return "{i}" not in name and "{use}" not in name
 
 
-def cells(model: Model, y: int) -> tuple[str, int]:
+def cells(model: Model, y: int, width: int) -> tuple[str, int]:
     """The layers in the order they run, one cell each, in rows that read like text."""
-    per_row = (WIDTH - 2) // CELL
+    per_row = (width - 2) // CELL
     parts = []
     for i, letter in enumerate(model.pattern):
         x, row = 1 + i % per_row * CELL, y + i // per_row * (CELL + 4)
@@ -110,41 +110,47 @@ def cells(model: Model, y: int) -> tuple[str, int]:
     return "".join(parts), y + rows * (CELL + 4)
 
 
-def legend(model: Model, y: int) -> tuple[str, int]:
-    """A card for each letter, three in a row: its blocks from top to bottom, as they run."""
+def legend(model: Model, y: int, width: int) -> tuple[str, int]:
+    """A card for each letter, side by side: its blocks from top to bottom, as they run."""
+    columns = max(1, (width + GAP) // (CARD + GAP))
+    card_width = (width - (columns - 1) * GAP) // columns
     parts, tallest = [], 0
     used = [(k, layout) for k, layout in model.layers if k in model.pattern]
     for n, (letter, layout) in enumerate(used):
-        if n and n % 3 == 0:
+        if n and n % columns == 0:
             y, tallest = y + tallest + GAP, 0
-        x = n % 3 * (CARD + GAP)
-        card, height = letter_card(model, letter, layout, x, y)
+        x = n % columns * (card_width + GAP)
+        card, height = letter_card(model, letter, layout, x, y, card_width)
         parts.append(card)
         tallest = max(tallest, height)
     return "".join(parts), y + tallest + 4
 
 
-def letter_card(model: Model, letter: str, layout: Layout, x: int, y: int) -> tuple[str, int]:
+def letter_card(
+    model: Model, letter: str, layout: Layout, x: int, y: int, width: int
+) -> tuple[str, int]:
     uses = model.pattern.count(letter)
     head = f'<text x="{x}" y="{y + 13}" font-weight="bold">{letter}</text>'
     text = f"{uses} layer{'s' * (uses > 1)}"
     if any(map(shared, dict(layout))):
         text += "; dashed: stored once"
     head += f'<text x="{x + 18}" y="{y + 13}">{text}</text>'
-    lines = "".join(line(name, b, x, y + 20 + i * LINE) for i, (name, b) in enumerate(layout))
+    lines = "".join(
+        line(name, b, x, y + 20 + i * LINE, width) for i, (name, b) in enumerate(layout)
+    )
     return head + lines, 20 + len(layout) * LINE
 
 
-def line(name: str, block: Block, x: int, y: int) -> str:
+def line(name: str, block: Block, x: int, y: int, width: int) -> str:
     """One block: its kind and size; one that several layers share has a dashed border."""
     tint = COLORS.get(block.component, PLAIN)
     dashes = ' stroke-dasharray="5 3"' if shared(name) else ""
     caption = CAPTIONS.get(type(block), "").format_map(Attributes(block))
     return (
-        f'<rect x="{x + 0.5}" y="{y + 1.5}" width="{CARD - 1}" height="{LINE - 4}" rx="4" '
+        f'<rect x="{x + 0.5}" y="{y + 1.5}" width="{width - 1}" height="{LINE - 4}" rx="4" '
         f'fill="{tint}" fill-opacity=".14" stroke="{tint}"{dashes}/>'
         f'<text x="{x + 7}" y="{y + 16}">{block.component}</text>'
-        f'<text x="{x + CARD - 7}" y="{y + 16}" text-anchor="end" font-size="10">{caption}</text>'
+        f'<text x="{x + width - 7}" y="{y + 16}" text-anchor="end" font-size="10">{caption}</text>'
     )
 
 
