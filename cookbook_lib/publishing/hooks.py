@@ -1,7 +1,8 @@
-"""MkDocs hooks: recipes become pages, and nothing on a page asks another host.
+"""MkDocs hooks: recipes and presets become pages, and nothing on a page asks another host.
 
 `mkdocs.yml` names this file. Each recipe is the page `recipes/NNN_name.md`, made by mkdocs-jupyter
-from its executed notebook; a recipe without one of its present fingerprint stops the build.
+from its executed notebook; a recipe without one of its present fingerprint stops the build. Each
+preset is the page `models/NAME.md`, made by `gallery`.
 """
 
 import json
@@ -16,11 +17,12 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from cookbook_lib.publishing import computed, formulas, outputs, prose
+from cookbook_lib.publishing import computed, formulas, gallery, outputs, prose
 from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
 log = logging.getLogger("mkdocs.hooks.recipes")
 FONT = "assets/formulas.woff2"
+PRESETS = "cookbook_lib/calculators/presets"
 state = {"serving": False}
 
 
@@ -33,7 +35,7 @@ def root(config: MkDocsConfig) -> Path:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Use our notebook template, and fill the patterns of `nav` with recipes in reading order."""
+    """Use our notebook template, and fill the patterns of `nav`: recipes in order, and models."""
     templates = Path(__file__).parent / "templates"
     mkdocs_jupyter.config.settings.templates_dir = str(templates)
     os.environ["JUPYTER_CONFIG_DIR"] = str(root(config) / "build" / "jupyter")  # not the user's
@@ -49,12 +51,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def fill(entry, known: list[str], placed: set[str]):
-    """An entry of `nav` with `recipes/…*` replaced by the pages it matches; None if by none."""
+    """An entry of `nav` with its patterns replaced by the pages they match; None if by none."""
     if isinstance(entry, dict):
         filled = {title: fill(inner, known, placed) for title, inner in entry.items()}
         return {title: inner for title, inner in filled.items() if inner} or None
     if isinstance(entry, list):
         return [page for e in entry for page in as_list(fill(e, known, placed))]
+    if entry == gallery.MENU:
+        return gallery.menu()
     if "*" not in entry:
         return entry
     pages = [page for page in known if fnmatch(page, entry)]
@@ -76,6 +80,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         page = f"recipes/{recipe.name}.md"
         file = File.generated(config, page, abs_src_path=str(recipe.notebook))
         file.edit_uri = f"../recipes/{recipe.name}.py"
+        files.append(file)
+    for page, markdown in gallery.pages().items():
+        file = File.generated(config, page, content=markdown)
+        if (name := Path(page).stem) != "index":
+            file.edit_uri = f"../{PRESETS}/{name}.json"
         files.append(file)
     font = root(config) / "build" / FONT
     if not font.exists():

@@ -1,0 +1,202 @@
+"""A sheet as a page: the model drawn, and its numbers in tables with the commands behind them."""
+
+import re
+from html import escape
+
+from cookbook_lib.calculators.diagram import describe, draw
+from cookbook_lib.calculators.memory_plan import PARTS
+from cookbook_lib.calculators.serving import Serving
+from cookbook_lib.commands.memory import gb
+from cookbook_lib.commands.output import count, nbytes, seconds
+from cookbook_lib.plots import INK, PAPER
+from cookbook_lib.publishing import outputs
+from cookbook_lib.publishing.sheets import CONTEXTS, SERVE, TRAIN, Sheet, runs
+from cookbook_lib.publishing.tables import Cell, table
+
+WIDE, NARROW = 680, 328  # pixels of the two drawings: beside the menus, and on a phone
+ADDRESS = re.compile(r"https?://[^\s;,()]+|arXiv:\d{4}\.\d{5}")
+HELD = [f"{n:,} tokens" for n in CONTEXTS]
+
+
+def page(s: Sheet) -> str:
+    """The page of a sheet as Markdown."""
+    note = linked(s.entry.get("note", ""))
+    sections = (drawing, parameters, tokens, training, serving)
+    return "\n\n".join([f"# {s.title}", facts(s), note, *(part for f in sections for part in f(s))])
+
+
+def facts(s: Sheet) -> str:
+    """The line below the title."""
+    run = "built by this book's blocks" if runs(s.name) else "counted here, not built"
+    source = linked(s.entry["source"])
+    return f'<p class="nb-facts">{s.kind} · {s.model.family} · config: {source} · {run}</p>'
+
+
+def linked(text: str) -> str:
+    """Text as HTML, its addresses and arXiv ids as links."""
+
+    def link(match: re.Match) -> str:
+        shown = match[0].removeprefix("https://")
+        address = match[0].replace("arXiv:", "https://arxiv.org/abs/")
+        return f'<a href="{address}">{shown}</a>'
+
+    return ADDRESS.sub(link, escape(text, quote=False))
+
+
+def shell(*commands: str) -> str:
+    return "\n".join(["```bash", *commands, "```"])
+
+
+def drawing(s: Sheet) -> list[str]:
+    figures = [
+        f'<div class="model-{name}" data-search-exclude>'
+        f"{outputs.figure(draw(s.model, INK, PAPER, width), describe(s.model))}</div>"
+        for name, width in (("wide", WIDE), ("narrow", NARROW))
+    ]
+    rows = [(k, f"{s.model.pattern.count(k)}", parts) for k, parts in s.model.legend().items()]
+    return [
+        *figures,
+        f"The {len(s.model.pattern)} layers in the order in which they run:",
+        f'<p class="model-pattern"><code>{s.model.pattern}</code></p>',
+        table("What a layer of each letter holds", ("Letter", "Layers", "Blocks"), rows),
+    ]
+
+
+def parameters(s: Sheet) -> list[str]:
+    """The four counts, and who holds and uses the parameters."""
+    report = s.costs[0]
+    names = {
+        "params": "stored",
+        "params_active": "active: of the experts, those that a token picks",
+        "params_used_per_token": "used by a token: active, a shared block at each use",
+        "params_embedding": "in lookup tables",
+    }
+    four = [(text, whole(report[key])) for key, text in names.items()]
+    stored, flops = report["params"], report["flops"]
+    rows = [
+        (
+            row["component"],
+            whole(row["params"]),
+            share(row["params"], stored),
+            flop(row["flops"] / report["tokens"]),
+            share(row["flops"], flops),
+        )
+        for row in report["rows"]
+    ]
+    rows.append(("all", whole(stored), share(1, 1), flop(report["flops_per_token"]), share(1, 1)))
+    head = ("Component", "Parameters", "Share", "FLOPs a token", "Share")
+    caption = f"By component; FLOPs of a forward pass over {HELD[0]}"
+    return [
+        "## Parameters",
+        table("Parameters, four ways", ("", "Parameters"), four),
+        table(caption, head, rows),
+        "A weight that is used again, as in a tied head or a shared block, counts at its first use.",
+        shell(s.cost_command(CONTEXTS[0])),
+    ]
+
+
+def tokens(s: Sheet) -> list[str]:
+    """What one token costs and what a sequence keeps, at each length."""
+    rows = {
+        "forward pass, mean of all tokens": ("flops_per_token", flop),
+        "decoding the next token": ("decode_flops", flop),
+        "KV cache": ("kv_bytes", size),
+        "convolution states": ("conv_state_bytes", size),
+        "recurrent (SSM) states": ("ssm_state_bytes", size),
+        "whole cache": ("cache_bytes", size),
+    }
+    return [
+        "## A token and its cache",
+        table(
+            "One sequence, bf16",
+            ("", *HELD),
+            [(name, *(f(c[key]) for c in s.costs)) for name, (key, f) in rows.items()],
+        ),
+        "Attention is counted dense, as the [conventions](../conventions.md) say. What a length "
+        "would cost does not say that the model was trained for it.",
+        shell(*map(s.cost_command, CONTEXTS)),
+    ]
+
+
+def training(s: Sheet) -> list[str]:
+    m, room = s.memory, s.memory["chip_bytes"]
+    rows = [(part, giga(m[part]), share(m[part], room)) for part in (*PARTS, "total")]
+    if m["fits"]:
+        answer = f"It fits: {gb(room - m['total'])} GB of {gb(room)} GB are left."
+    else:
+        answer = (
+            f"It does not fit: {gb(m['total'] - room)} GB more than the {gb(room)} GB there are."
+        )
+    if m["change"]:
+        answer += (
+            f" The cheapest change of those that `cookbook memory` tries: `{m['change']}`, "
+            f"which takes {gb(m['change_total'])} GB of each."
+        )
+    commands = [c for c in (s.memory_command(), s.changed_command()) if c]
+    return [
+        f"## Training on {TRAIN['gpus']} GPUs",
+        f"{settings(m)}. {answer}",
+        table("Memory of the fullest GPU", ("", "GB", "Share of the chip"), rows),
+        shell(*commands),
+    ]
+
+
+def settings(m: dict) -> str:
+    """How a training runs whose memory was counted."""
+    return (
+        f"{m['gpus']} x {m['chip']}, ZeRO-{m['zero']}, {m['micro_batch']} x {m['tokens']:,} tokens "
+        f"on each, {m['dtype']}, {m['optimizer_kind']}, {m['kernels']} kernels, "
+        f"recomputation: {m['recompute']}"
+    )
+
+
+def serving(s: Sheet) -> list[str]:
+    """Bounds of prefill and decoding on one chip, where the model fits it."""
+    on = Serving(model=s.model, chip=s.chip)
+    title = f"## Serving on one {s.chip.name}"
+    use = f"{gb(on.room)} GB that serving may use"
+    if not any(s.served):
+        return [title, f"It does not fit: its bf16 weights take {gb(on.weights)} GB, of {use}."]
+    rows = {
+        "first token": lambda r: span(r, "ttft"),
+        "each further token": lambda r: span(r, "tpot"),
+        "memory": lambda r: size(r["memory_bytes"]),
+        "sequences that fit": lambda r: whole(r["largest_batch"]),
+    }
+    head = ("", *(f"prompt of {n}" for n in HELD))
+    body = [
+        (name, *(f(r) if r else Cell("does not fit") for r in s.served)) for name, f in rows.items()
+    ]
+    fitting = [n for n, r in zip(CONTEXTS, s.served, strict=True) if r]
+    return [
+        title,
+        table(f"One sequence, bf16, {SERVE['output']} tokens of output", head, body),
+        "A time lies between two [bounds](../conventions.md#bytes-and-time): all ops of a block "
+        f"fused, and each op alone. What fits is counted in the {use}.",
+        shell(*map(s.serve_command, fitting)),
+    ]
+
+
+def whole(n: int) -> Cell:
+    return Cell(f"{n:,}", n)
+
+
+def share(part: float, of: float) -> Cell:
+    return Cell(f"{part / of:.1%}", part / of)
+
+
+def flop(n: float) -> Cell:
+    return Cell(f"{count(n)}FLOP" if n else "0", n)
+
+
+def size(n: int | float) -> Cell:
+    return Cell(nbytes(n), n)
+
+
+def giga(n: int) -> Cell:
+    return Cell(gb(n), n)
+
+
+def span(report: dict, key: str) -> Cell:
+    fast, slow = report[f"{key}_fused"], report[f"{key}_eager"]
+    return Cell(f"{seconds(fast)} to {seconds(slow)}", f"{fast} {slow}")

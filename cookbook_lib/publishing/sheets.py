@@ -1,0 +1,124 @@
+"""What the gallery says of one published model, each number from the calculator of a command.
+
+The settings below are at once the arguments of the calculators and the flags of the commands that a
+page prints, so a command gives the numbers that stand above it.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from cookbook_lib.calculators import presets
+from cookbook_lib.calculators.chips import Chip, chip
+from cookbook_lib.calculators.costs import Run
+from cookbook_lib.calculators.diagram import RECURRENT
+from cookbook_lib.calculators.memory import Training
+from cookbook_lib.calculators.memory_plan import memory_report
+from cookbook_lib.calculators.model import Model
+from cookbook_lib.calculators.parallel import Parallel
+from cookbook_lib.calculators.report import cost_report
+from cookbook_lib.calculators.serving import Serving, serving_report
+
+CONTEXTS = (4096, 131_072)
+TRAIN: dict[str, Any] = {"chip": "h100", "gpus": 8, "zero": 1}
+SERVE: dict[str, Any] = {"chip": "h100", "output": 512}
+ATTENTION = ("attention", "mla")
+KINDS = ("hybrid", "hybrid MoE", "recurrent", "recurrent MoE", "dense", "MoE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """One preset: its file, its model, and the reports of three commands.
+
+    costs, served: for each of CONTEXTS. served is None where the model does not fit the chip.
+    """
+
+    name: str
+    entry: dict[str, Any]
+    model: Model
+    costs: tuple[dict[str, Any], ...]
+    memory: dict[str, Any]
+    served: tuple[dict[str, Any] | None, ...]
+
+    @property
+    def title(self) -> str:
+        return self.model.name
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS: what mixes the sequence, and whether a layer holds routed experts."""
+        held = set().union(*map(components, self.model.legend().values()))
+        attends, recurs = held & set(ATTENTION), held & set(RECURRENT)
+        mixer = "hybrid" if attends and recurs else "recurrent" if recurs else "dense"
+        moe = "moe" in held
+        return "MoE" if moe and mixer == "dense" else mixer + " MoE" * moe
+
+    @property
+    def attention_layers(self) -> int:
+        """Layers that attend, alone or beside another mixer."""
+        attends = {k for k, v in self.model.legend().items() if components(v) & set(ATTENTION)}
+        return sum(letter in attends for letter in self.model.pattern)
+
+    @property
+    def chip(self) -> Chip:
+        return chip(SERVE["chip"])
+
+    def cost_command(self, context: int) -> str:
+        return f"cookbook cost {self.name} {flags({'tokens': context, 'context': context})}"
+
+    def memory_command(self) -> str:
+        return f"cookbook memory {self.name} {flags(TRAIN)}"
+
+    def changed_command(self) -> str:
+        """The training after the cheapest change that makes it fit; "" if it fits, or none does."""
+        words = (self.memory["change"] or "").split()
+        if not words:
+            return ""
+        replaced = {k: v for k, v in TRAIN.items() if f"--{k}" not in words}
+        return f"cookbook memory {self.name} {flags(replaced)} {' '.join(words)}"
+
+    def serve_command(self, context: int) -> str:
+        return f"cookbook serve-cost {self.name} {flags({'prompt': context} | SERVE)}"
+
+
+def components(legend: str) -> set[str]:
+    return set(legend.split(", "))
+
+
+def flags(settings: dict[str, Any]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in settings.items())
+
+
+@cache
+def sheet(name: str) -> Sheet:
+    """The sheet of a preset, computed once."""
+    model = presets.preset(name)
+    train = {k: v for k, v in TRAIN.items() if k != "chip"}
+    how = Training(parallel=Parallel(**train))
+    return Sheet(
+        name=name,
+        entry=presets.entry(name),
+        model=model,
+        costs=tuple(cost_report(model, Run(l=n), n) for n in CONTEXTS),
+        memory=memory_report(model, how, chip(TRAIN["chip"])),
+        served=tuple(served(model, n) for n in CONTEXTS),
+    )
+
+
+def served(model: Model, prompt: int) -> dict[str, Any] | None:
+    serving = Serving(model=model, chip=chip(SERVE["chip"]))
+    if not serving.fits(1, prompt + SERVE["output"]):
+        return None
+    return serving_report(serving, batch=1, prompt=prompt, output=SERVE["output"])
+
+
+def runs(name: str) -> bool:
+    """Whether the blocks of this package also run the model, by their own reader of its config."""
+    from cookbook_lib.blocks.models.option_readers import read_options  # with PyTorch
+    from cookbook_lib.calculators.configs import fields_of
+
+    try:
+        read_options(fields_of(presets.entry(name)["config"], name), presets.preset(name))
+    except ValueError:
+        return False
+    return True
