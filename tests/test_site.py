@@ -3,17 +3,15 @@ and no page asks another host for anything or scrolls sideways on a phone."""
 
 import gzip
 import re
-import shutil
 import subprocess
 import sys
-import threading
 from functools import partial
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import browser, check_host, needs_browser, served
 
 from cookbook_lib.plots import INK, PAPER
 from cookbook_lib.publishing.recipes import recipes
@@ -32,8 +30,6 @@ LOADS = {  # tag -> attributes whose address a browser fetches
     "image": {"href", "xlink:href"},
 }
 NOT_LOADED = {"canonical", "prev", "next", "edit", "license", "alternate"}  # rel of a <link>
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
 URL = re.compile(r"url\(\s*[\"']?([^\"')]+)|@import\s+[\"']([^\"']+)")
 
 
@@ -136,34 +132,16 @@ def test_every_internal_link_leads_to_a_page_and_an_anchor(site, pages):
 
 @pytest.fixture(scope="session")
 def address(site: Path):
-    """The site, served on this machine in the folder that `site_url` names."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def translate_path(self, path: str) -> str:
-            return super().translate_path(path.removeprefix("/cookbook"))
-
-        def log_message(self, *args) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/cookbook/"
-    server.shutdown()
-    server.server_close()
+    with served(site) as url:
+        yield url
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine: the browser was not tried")
+@needs_browser
 def test_a_browser_asks_no_other_host_reports_no_error_and_scrolls_only_down(site, pages, address):
-    from playwright.sync_api import sync_playwright
-
     wrong: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with browser() as opened:
         for scheme, width in (("light", 1440), ("dark", 390)):
-            tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+            tab = opened.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
             tab.on("request", partial(check_host, wrong, address))
             tab.on("response", lambda r: r.status < 400 or wrong.append(f"{r.status} {r.url}"))
             tab.on("console", lambda m: m.type != "error" or wrong.append(m.text))
@@ -178,10 +156,4 @@ def test_a_browser_asks_no_other_host_reports_no_error_and_scrolls_only_down(sit
                 expected = {"light": "default", "dark": "slate"}[scheme]
                 tab.wait_for_selector(f'body[data-md-color-scheme="{expected}"]')
             tab.close()
-        browser.close()
     assert not wrong, "\n".join(wrong)
-
-
-def check_host(wrong: list[str], address: str, request) -> None:
-    if not request.url.startswith((address, "data:", "blob:")):
-        wrong.append(f"asked {request.url}")

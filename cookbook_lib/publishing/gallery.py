@@ -22,7 +22,7 @@ COLUMNS: dict[str, Callable[[Sheet], Cell]] = {
     "Parameters (B)": lambda s: digits(s.model.params(), 1e9),
     "Active (B)": lambda s: digits(s.model.params_active(), 1e9),
     "Layers": lambda s: Cell(f"{len(s.model.pattern)}", len(s.model.pattern)),
-    "That attend": lambda s: percent(s.attention_layers / len(s.model.pattern)),
+    "Layers that attend": lambda s: percent(s.attention_layers / len(s.model.pattern)),
     f"Cache at {LONG} (GiB)": lambda s: digits(s.costs[1]["cache_bytes"], 2**30),
     f"GFLOPs a token at {SHORT}": lambda s: digits(s.costs[0]["flops_per_token"], 1e9),
     "Training (GB a GPU)": lambda s: digits(s.memory["total"], 1e9),
@@ -68,7 +68,7 @@ def comparison() -> str:
             f"{len(rows)} published models, each counted from its config by this book's "
             "calculators. A name leads to the model's page, with the commands that print its "
             "numbers.",
-            f'<div class="models" data-search-exclude>{all_models}</div>',
+            f'<div class="models" data-search-exclude="">{all_models}</div>',
             notes(),
             '<script src="../assets/models.js"></script>',
         ]
@@ -86,8 +86,8 @@ def notes() -> str:
             "Recurrent models have only the latter, dense models only attention. With MoE, some "
             "layers send each token to a few of their experts.",
             "- **Active.** The parameters that one token uses, a shared block counted once.",
-            "- **That attend.** The share of the layers that hold attention, alone or beside "
-            "another mixer. In some models an MLP is a layer of its own.",
+            "- **Layers that attend.** The share of the layers that hold attention, alone or "
+            "beside another mixer. In some models an MLP is a layer of its own.",
             f"- **Cache.** Keys, values and states of one sequence of {after:,} tokens in bf16.",
             f"- **GFLOPs.** A forward pass over {before:,} tokens, divided by them; attention is "
             "counted dense.",
@@ -100,7 +100,7 @@ def notes() -> str:
     )
 
 
-def digits(n: float, unit: float) -> Cell:
+def digits(n: int | float, unit: int | float) -> Cell:
     """A number in a unit, with three digits or with all before the point."""
     x = n / unit
     return Cell(f"{x:,.0f}" if x >= 100 else f"{x:#.3g}", n)

@@ -5,7 +5,6 @@ from html import escape
 
 from cookbook_lib.calculators.diagram import describe, draw
 from cookbook_lib.calculators.memory_plan import PARTS
-from cookbook_lib.calculators.serving import Serving
 from cookbook_lib.commands.memory import gb
 from cookbook_lib.commands.output import count, nbytes, seconds
 from cookbook_lib.plots import INK, PAPER
@@ -19,7 +18,7 @@ HELD = [f"{n:,} tokens" for n in CONTEXTS]
 
 
 def page(s: Sheet) -> str:
-    """The page of a sheet as Markdown."""
+    """The page of a sheet as Markdown; each table and drawing is one line of HTML."""
     note = linked(s.entry.get("note", ""))
     sections = (drawing, parameters, tokens, training, serving)
     return "\n\n".join([f"# {s.title}", facts(s), note, *(part for f in sections for part in f(s))])
@@ -49,11 +48,11 @@ def shell(*commands: str) -> str:
 
 def drawing(s: Sheet) -> list[str]:
     figures = [
-        f'<div class="model-{name}" data-search-exclude>'
+        f'<div class="model-{name}" data-search-exclude="">'
         f"{outputs.figure(draw(s.model, INK, PAPER, width), describe(s.model))}</div>"
         for name, width in (("wide", WIDE), ("narrow", NARROW))
     ]
-    rows = [(k, f"{s.model.pattern.count(k)}", parts) for k, parts in s.model.legend().items()]
+    rows = [(k, whole(s.model.pattern.count(k)), parts) for k, parts in s.model.legend().items()]
     return [
         *figures,
         f"The {len(s.model.pattern)} layers in the order in which they run:",
@@ -90,7 +89,8 @@ def parameters(s: Sheet) -> list[str]:
         "## Parameters",
         table("Parameters, four ways", ("", "Parameters"), four),
         table(caption, head, rows),
-        "A weight that is used again, as in a tied head or a shared block, counts at its first use.",
+        "A weight that is used again, as in a tied head or a shared block, counts where it is "
+        "used first.",
         shell(s.cost_command(CONTEXTS[0])),
     ]
 
@@ -152,8 +152,8 @@ def settings(m: dict) -> str:
 
 def serving(s: Sheet) -> list[str]:
     """Bounds of prefill and decoding on one chip, where the model fits it."""
-    on = Serving(model=s.model, chip=s.chip)
-    title = f"## Serving on one {s.chip.name}"
+    on = s.serving
+    title = f"## Serving on one {on.chip.name}"
     use = f"{gb(on.room)} GB that serving may use"
     if not any(s.served):
         return [title, f"It does not fit: its bf16 weights take {gb(on.weights)} GB, of {use}."]
@@ -181,11 +181,11 @@ def whole(n: int) -> Cell:
     return Cell(f"{n:,}", n)
 
 
-def share(part: float, of: float) -> Cell:
+def share(part: int | float, of: int | float) -> Cell:
     return Cell(f"{part / of:.1%}", part / of)
 
 
-def flop(n: float) -> Cell:
+def flop(n: int | float) -> Cell:
     return Cell(f"{count(n)}FLOP" if n else "0", n)
 
 
@@ -199,4 +199,4 @@ def giga(n: int) -> Cell:
 
 def span(report: dict, key: str) -> Cell:
     fast, slow = report[f"{key}_fused"], report[f"{key}_eager"]
-    return Cell(f"{seconds(fast)} to {seconds(slow)}", f"{fast} {slow}")
+    return Cell(f"{seconds(fast)} to {seconds(slow)}", fast)

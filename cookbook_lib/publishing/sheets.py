@@ -5,11 +5,11 @@ page prints, so a command gives the numbers that stand above it.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from cookbook_lib.calculators import presets
-from cookbook_lib.calculators.chips import Chip, chip
+from cookbook_lib.calculators.chips import chip
 from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.diagram import RECURRENT
 from cookbook_lib.calculators.memory import Training
@@ -28,17 +28,44 @@ KINDS = ("hybrid", "hybrid MoE", "recurrent", "recurrent MoE", "dense", "MoE")
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """One preset: its file, its model, and the reports of three commands.
-
-    costs, served: for each of CONTEXTS. served is None where the model does not fit the chip.
-    """
+    """The sheet of one preset; each report is computed when it is first asked for."""
 
     name: str
-    entry: dict[str, Any]
-    model: Model
-    costs: tuple[dict[str, Any], ...]
-    memory: dict[str, Any]
-    served: tuple[dict[str, Any] | None, ...]
+
+    @cached_property
+    def entry(self) -> dict[str, Any]:
+        """The preset's file."""
+        return presets.entry(self.name)
+
+    @cached_property
+    def model(self) -> Model:
+        return presets.preset(self.name)
+
+    @cached_property
+    def costs(self) -> tuple[dict[str, Any], ...]:
+        """What `cookbook cost` reports for each of CONTEXTS."""
+        return tuple(cost_report(self.model, Run(l=n), n) for n in CONTEXTS)
+
+    @cached_property
+    def memory(self) -> dict[str, Any]:
+        """What `cookbook memory` reports."""
+        parallel = Parallel(**{k: v for k, v in TRAIN.items() if k != "chip"})
+        return memory_report(self.model, Training(parallel=parallel), chip(TRAIN["chip"]))
+
+    @cached_property
+    def serving(self) -> Serving:
+        return Serving(model=self.model, chip=chip(SERVE["chip"]))
+
+    @cached_property
+    def served(self) -> tuple[dict[str, Any] | None, ...]:
+        """What `cookbook serve-cost` reports for each of CONTEXTS; None where it does not fit."""
+        output = SERVE["output"]
+        return tuple(
+            serving_report(self.serving, batch=1, prompt=n, output=output)
+            if self.serving.fits(1, n + output)
+            else None
+            for n in CONTEXTS
+        )
 
     @property
     def title(self) -> str:
@@ -58,10 +85,6 @@ class Sheet:
         """Layers that attend, alone or beside another mixer."""
         attends = {k for k, v in self.model.legend().items() if components(v) & set(ATTENTION)}
         return sum(letter in attends for letter in self.model.pattern)
-
-    @property
-    def chip(self) -> Chip:
-        return chip(SERVE["chip"])
 
     def cost_command(self, context: int) -> str:
         return f"cookbook cost {self.name} {flags({'tokens': context, 'context': context})}"
@@ -91,25 +114,8 @@ def flags(settings: dict[str, Any]) -> str:
 
 @cache
 def sheet(name: str) -> Sheet:
-    """The sheet of a preset, computed once."""
-    model = presets.preset(name)
-    train = {k: v for k, v in TRAIN.items() if k != "chip"}
-    how = Training(parallel=Parallel(**train))
-    return Sheet(
-        name=name,
-        entry=presets.entry(name),
-        model=model,
-        costs=tuple(cost_report(model, Run(l=n), n) for n in CONTEXTS),
-        memory=memory_report(model, how, chip(TRAIN["chip"])),
-        served=tuple(served(model, n) for n in CONTEXTS),
-    )
-
-
-def served(model: Model, prompt: int) -> dict[str, Any] | None:
-    serving = Serving(model=model, chip=chip(SERVE["chip"]))
-    if not serving.fits(1, prompt + SERVE["output"]):
-        return None
-    return serving_report(serving, batch=1, prompt=prompt, output=SERVE["output"])
+    """The sheet of a preset, one for all pages that show it."""
+    return Sheet(name=name)
 
 
 def runs(name: str) -> bool:

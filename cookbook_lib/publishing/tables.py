@@ -18,7 +18,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Cell | str]
     `caption`, `head` and cells that are strings are text. A column without a number stands left.
     """
     cells = [[c if isinstance(c, Cell) else Cell(escape(c), c) for c in row] for row in rows]
-    words = [all(type(c.value) is str and c.value for c in column) for column in zip(*cells)]
+    words = [
+        all(row[i].value and type(row[i].value) is str for row in cells) for i in range(len(head))
+    ]
     kinds = [' class="nb-words"' if left else "" for left in words]
     columns = zip(head, kinds, strict=True)
     top = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in columns)
