@@ -5,7 +5,7 @@ import html
 import pytest
 
 from cookbook_lib.plots import INK, PAPER
-from cookbook_lib.publishing import formulas, outputs, prose
+from cookbook_lib.publishing import formulas, gallery, outputs, prose
 from cookbook_lib.publishing.hooks import fill
 
 
@@ -90,3 +90,4 @@ def test_the_menu_takes_recipes_by_their_numbers():
         "More": ["index.md", "recipes/410_c.md"]
     }
     assert placed == set(known)
+    assert fill({"Models": "models/*"}, known, placed) == {"Models": gallery.menu()}

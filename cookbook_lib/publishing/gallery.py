@@ -12,7 +12,7 @@ from cookbook_lib.calculators import presets
 from cookbook_lib.commands.memory import gb
 from cookbook_lib.publishing.sheet_pages import page, settings
 from cookbook_lib.publishing.sheets import CONTEXTS, KINDS, Sheet, sheet
-from cookbook_lib.publishing.tables import Cell, table
+from cookbook_lib.publishing.tables import Cell, digits, share, table, whole
 
 MENU = "models/*"  # stands in `nav` for the menu of the gallery
 SHORT, LONG = (f"{n // 1024}k" for n in CONTEXTS)
@@ -21,8 +21,8 @@ COLUMNS: dict[str, Callable[[Sheet], Cell]] = {
     "Kind": lambda s: Cell(s.kind, s.kind),
     "Parameters (B)": lambda s: digits(s.model.params(), 1e9),
     "Active (B)": lambda s: digits(s.model.params_active(), 1e9),
-    "Layers": lambda s: Cell(f"{len(s.model.pattern)}", len(s.model.pattern)),
-    "Layers that attend": lambda s: percent(s.attention_layers / len(s.model.pattern)),
+    "Layers": lambda s: whole(len(s.model.pattern)),
+    "Layers that attend": lambda s: share(s.attention_layers, len(s.model.pattern), 0),
     f"Cache at {LONG} (GiB)": lambda s: digits(s.costs[1]["cache_bytes"], 2**30),
     f"GFLOPs a token at {SHORT}": lambda s: digits(s.costs[0]["flops_per_token"], 1e9),
     "Training (GB a GPU)": lambda s: digits(s.memory["total"], 1e9),
@@ -98,13 +98,3 @@ def notes() -> str:
             "[Contributing](../contributing.md#add-a-model) how to add a model.",
         ]
     )
-
-
-def digits(n: int | float, unit: int | float) -> Cell:
-    """A number in a unit, with three digits or with all before the point."""
-    x = n / unit
-    return Cell(f"{x:,.0f}" if x >= 100 else f"{x:#.3g}", n)
-
-
-def percent(part: float) -> Cell:
-    return Cell(f"{part:.0%}", part)

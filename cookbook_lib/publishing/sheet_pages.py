@@ -6,11 +6,10 @@ from html import escape
 from cookbook_lib.calculators.diagram import describe, draw
 from cookbook_lib.calculators.memory_plan import PARTS
 from cookbook_lib.commands.memory import gb
-from cookbook_lib.commands.output import count, nbytes, seconds
 from cookbook_lib.plots import INK, PAPER
 from cookbook_lib.publishing import outputs
 from cookbook_lib.publishing.sheets import CONTEXTS, SERVE, TRAIN, Sheet, runs
-from cookbook_lib.publishing.tables import Cell, table
+from cookbook_lib.publishing.tables import Cell, flop, giga, share, size, span, table, whole
 
 WIDE, NARROW = 680, 328  # pixels of the two drawings: beside the menus, and on a phone
 ADDRESS = re.compile(r"https?://[^\s;,()]+|arXiv:\d{4}\.\d{5}")
@@ -20,15 +19,19 @@ HELD = [f"{n:,} tokens" for n in CONTEXTS]
 def page(s: Sheet) -> str:
     """The page of a sheet as Markdown; each table and drawing is one line of HTML."""
     note = linked(s.entry.get("note", ""))
+    top = [f"# {s.title}", facts(s), f"<p>{note}</p>" if note else ""]
     sections = (drawing, parameters, tokens, training, serving)
-    return "\n\n".join([f"# {s.title}", facts(s), note, *(part for f in sections for part in f(s))])
+    return "\n\n".join([*top, *(part for section in sections for part in section(s))])
 
 
 def facts(s: Sheet) -> str:
     """The line below the title."""
     run = "built by this book's blocks" if runs(s.name) else "counted here, not built"
     source = linked(s.entry["source"])
-    return f'<p class="nb-facts">{s.kind} · {s.model.family} · config: {source} · {run}</p>'
+    return (
+        f'<p class="nb-facts"><a href="../">All models</a> · {s.kind} · {s.model.family} · '
+        f"config: {source} · {run}</p>"
+    )
 
 
 def linked(text: str) -> str:
@@ -137,6 +140,7 @@ def training(s: Sheet) -> list[str]:
         f"## Training on {TRAIN['gpus']} GPUs",
         f"{settings(m)}. {answer}",
         table("Memory of the fullest GPU", ("", "GB", "Share of the chip"), rows),
+        "The [conventions](../conventions.md#training-memory) say what each part holds.",
         shell(*commands),
     ]
 
@@ -154,9 +158,9 @@ def serving(s: Sheet) -> list[str]:
     """Bounds of prefill and decoding on one chip, where the model fits it."""
     on = s.serving
     title = f"## Serving on one {on.chip.name}"
-    use = f"{gb(on.room)} GB that serving may use"
-    if not any(s.served):
-        return [title, f"It does not fit: its bf16 weights take {gb(on.weights)} GB, of {use}."]
+    if not (reports := [r for r in s.served if r]):
+        weights = f"its bf16 weights take {gb(on.weights)} GB, and {gb(on.room)} GB may be used"
+        return [title, f"It does not fit: {weights}. Several chips are not modelled."]
     rows = {
         "first token": lambda r: span(r, "ttft"),
         "each further token": lambda r: span(r, "tpot"),
@@ -168,35 +172,16 @@ def serving(s: Sheet) -> list[str]:
         (name, *(f(r) if r else Cell("does not fit") for r in s.served)) for name, f in rows.items()
     ]
     fitting = [n for n, r in zip(CONTEXTS, s.served, strict=True) if r]
+    longest = reports[0]["longest_context"]
+    limit = "Memory sets no limit to the context of one sequence."
+    if longest:
+        limit = (
+            f"In the {gb(on.room)} GB that may be used, one sequence has up to {longest:,} tokens."
+        )
     return [
         title,
         table(f"One sequence, bf16, {SERVE['output']} tokens of output", head, body),
-        "A time lies between two [bounds](../conventions.md#bytes-and-time): all ops of a block "
-        f"fused, and each op alone. What fits is counted in the {use}.",
+        "Both times are [lower bounds](../conventions.md#bytes-and-time): with the ops of each "
+        f"block fused, and with each op alone. {limit}",
         shell(*map(s.serve_command, fitting)),
     ]
-
-
-def whole(n: int) -> Cell:
-    return Cell(f"{n:,}", n)
-
-
-def share(part: int | float, of: int | float) -> Cell:
-    return Cell(f"{part / of:.1%}", part / of)
-
-
-def flop(n: int | float) -> Cell:
-    return Cell(f"{count(n)}FLOP" if n else "0", n)
-
-
-def size(n: int | float) -> Cell:
-    return Cell(nbytes(n), n)
-
-
-def giga(n: int) -> Cell:
-    return Cell(gb(n), n)
-
-
-def span(report: dict, key: str) -> Cell:
-    fast, slow = report[f"{key}_fused"], report[f"{key}_eager"]
-    return Cell(f"{seconds(fast)} to {seconds(slow)}", fast)

@@ -1,8 +1,11 @@
-"""Tables of generated pages: a caption, a head, and the exact number behind each rounded one."""
+"""Tables of generated pages: cells are rounded as by the commands, and keep the exact number."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
+
+from cookbook_lib.commands.memory import gb
+from cookbook_lib.commands.output import count, nbytes, seconds
 
 
 class Cell(NamedTuple):
@@ -38,3 +41,35 @@ def line(row: Sequence[Cell], kinds: Sequence[str]) -> str:
         f'<{tag}{kind} data-value="{escape(str(cell.value))}">{cell.text}</{tag[:2]}>'
         for tag, cell, kind in zip(tags, row, kinds, strict=True)
     )
+
+
+def whole(n: int) -> Cell:
+    return Cell(f"{n:,}", n)
+
+
+def share(part: int | float, of: int | float, places: int = 1) -> Cell:
+    return Cell(f"{part / of:.{places}%}", part / of)
+
+
+def flop(n: int | float) -> Cell:
+    return Cell(f"{count(n)}FLOP" if n else "0", n)
+
+
+def size(n: int | float) -> Cell:
+    return Cell(nbytes(n), n)
+
+
+def giga(n: int | float) -> Cell:
+    return Cell(gb(n), n)
+
+
+def span(report: dict, key: str) -> Cell:
+    """Two lower bounds of a time; the value is that of a fused run."""
+    fast, slow = report[f"{key}_fused"], report[f"{key}_eager"]
+    return Cell(f"{seconds(fast)} to {seconds(slow)}", fast)
+
+
+def digits(n: int | float, unit: int | float) -> Cell:
+    """A number in a unit, with three digits or with all before the point."""
+    x = n / unit
+    return Cell(f"{x:,.0f}" if x >= 100 else f"{x:#.3g}", n)
