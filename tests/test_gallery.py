@@ -138,7 +138,7 @@ def test_a_page_says_built_where_the_blocks_build_the_model(name):
 
 def test_text_in_a_table_and_addresses_are_escaped_and_linked():
     shown = table("a < b", ("", "n"), [("x & y", Cell("1.0", 1))])
-    assert "a &lt; b" in shown and "x &amp; y" in shown and 'data-value="1">1.0<' in shown
+    assert shown.count("a &lt; b") == 2 and "x &amp; y" in shown and 'data-value="1">1.0<' in shown
     assert linked("arXiv:2402.01771; https://a.org/b (c)") == (
         '<a href="https://arxiv.org/abs/2402.01771">arXiv:2402.01771</a>; '
         '<a href="https://a.org/b">a.org/b</a> (c)'
