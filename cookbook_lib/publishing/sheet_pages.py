@@ -149,7 +149,7 @@ def settings(m: dict) -> str:
     """How a training runs whose memory was counted."""
     return (
         f"{m['gpus']} x {m['chip']}, ZeRO-{m['zero']}, {m['micro_batch']} x {m['tokens']:,} tokens "
-        f"on each, {m['dtype']}, {m['optimizer_kind']}, {m['kernels']} kernels, "
+        f"on each, {m['dtype']}, {m['optimizer_name']}, {m['kernels']} kernels, "
         f"recomputation: {m['recompute']}"
     )
 
