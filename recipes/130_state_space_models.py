@@ -641,15 +641,21 @@ table(rows)
 # The chunks of this chapter are what the library runs where no kernel is installed. These rows put
 # them beside what transformers runs there, with the same weights, in turn in one run. They were
 # made by `cookbook bench block mamba2 --against transformers --out FILE` and are in the repository.
+# transformers' Mamba-1 goes token by token through slices of one tensor, and its backward pass fills
+# a tensor of that size for each token: it is measured on few tokens only.
 
 # %%
 measured = results.committed("blocks")
 print({(r["device"], r["threads"], r["versions"]["torch"], r["date"][:10]) for r in measured})
-assert all(1 / median(r["ratios"]) > 3 for r in measured)
+for r in measured:
+    long_mamba1 = r["block"] == "mamba1" and r["tokens"] == 4096
+    assert 1 / median(r["ratios"]) > (5 if long_mamba1 else 3)
+    assert r["peak_bytes"]["ours"] < r["peak_bytes"]["theirs"]
 table(
     [
         {
             "block": r["block"],
+            "tokens": r["tokens"],
             "pass": r["pass"],
             "ours, ms": round(1e3 * median(r["seconds"]["ours"])),
             "transformers, ms": round(1e3 * median(r["seconds"]["theirs"])),
