@@ -152,6 +152,8 @@ def test_the_loss_needs_three_times_the_logits_in_float32(dtype):
 
 PRESETS = ["zamba2-2.7b", "zamba-7b-v1", "blackmamba-1.5b", "jamba-v0.1", "llama-3.1-8b"]
 PRESETS += ["mixtral-8x7b-v0.1", "mamba-130m", "falcon-h1-0.5b", "nemotron-h-8b"]
+PRESETS += ["deepseek-v3", "kimi-linear-48b-a3b", "lfm2-1.2b", "minimax-m1", "qwen3-next-80b-a3b"]
+PRESETS += ["recurrentgemma-2b", "xlstm-7b", "rwkv7-goose-world3-1.5b"]
 SIZES = st.sampled_from([1, 2, 4])
 
 

@@ -12,7 +12,17 @@ from cookbook_lib.calculators.collectives import collectives, partial_sums
 from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.presets import preset
-from cookbook_lib.calculators.specs import Attention, Mamba1, Mamba2
+from cookbook_lib.calculators.specs import (
+    KDA,
+    MLA,
+    MLSTM,
+    RGLRU,
+    Attention,
+    GatedConv,
+    Lightning,
+    Mamba1,
+    Mamba2,
+)
 from cookbook_lib.calculators.step_time import step_time, train_report
 from cookbook_lib.calculators.wires import Collective
 
@@ -97,6 +107,23 @@ def test_hybrids_sum_at_the_end_of_a_block_and_mamba1_inside_too():
     assert sums(mamba1) == ([n * low, n * 64], [n * 64, n * low])
     wide = Attention(d_model=64, d_in=128, n_heads=8, n_kv_heads=8, head_dim=16)
     assert sums(wide) == ([n * 64], [n * 128])  # Zamba's reads the embeddings too
+
+
+def test_newer_mixers_sum_once_each_way_but_for_their_narrow_middles():
+    n = 2 * 8
+    plain = (
+        GatedConv(d_model=64),
+        RGLRU(d_model=64, n_heads=4),
+        Lightning(d_model=64, n_heads=4, head_dim=16),
+        MLSTM(d_model=64, n_heads=4, d_qk=32, d_v=64),
+    )
+    for block in plain:
+        assert sums(block) == ([n * 64], [n * 64]), block.component
+    mla = MLA(d_model=64, n_heads=8, q_lora_rank=24, kv_lora_rank=16)
+    assert sums(mla) == ([n * 64], [n * 24, n * 16])  # each rank makes its latents of all of x
+    assert sums(mla.but(q_lora_rank=None)) == ([n * 64], [n * 64, n * 16])
+    kda = KDA(d_model=64, n_heads=4, head_dim=16)
+    assert sums(kda) == ([n * 64], [n * 64, n * 16, n * 16])  # decay and gate, of rank head_dim
 
 
 def test_experts_exchange_tokens_four_times_a_layer():

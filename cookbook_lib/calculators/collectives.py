@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from math import prod
 
 from cookbook_lib.calculators.costs import BITS, Block, Run
@@ -92,20 +93,27 @@ def channels(stage: Stage, how: Parallel, tokens: int, again: bool) -> Iterator[
 
 
 def partial_sums(block: Block, shard: Block, run: Run) -> tuple[list[int], list[int]]:
-    """Elements of each sum over the ranks, forward and backward, of one block."""
-    size, part = block.size(run), shard.size(run)
-    ops = block.ops(run)
-    sums = []
+    """Elements of each sum over the ranks, forward and backward, of one block.
+
+    Backward, each rank has a part of the gradient of a whole tensor that meets a split weight: of
+    the block's input, summed once however many weights read it, and of each narrow middle.
+    """
+    size, part, ops = block.size(run), shard.size(run), block.ops(run)
+    entering = parse(ops[0].einsum)[0][0]
+    sums, whole = [], {}
     for op in ops:
         inputs, out = parse(op.einsum)
-        summed = {axis for axes in inputs for axis in axes} - set(out) | {op.gather} - {""}
-        if any(size(axis) != part(axis) for axis in summed):
-            # experts' outputs are weighed and added up first
+        split = {axis for axis in {*chain(*inputs), op.gather} - {""} if size(axis) != part(axis)}
+        # experts' outputs are weighed and added up first
+        if split - set(out):
             sums.append(prod(size(axis) for axis in out if axis != op.take))
-    read = parse(ops[0].einsum)[0][0]
-    if shard == block or "b" not in read or any(size(a) != part(a) for a in read):
-        return sums, sums[:-1]
-    return sums, [prod(map(size, read)), *sums[:-1]]
+        weight = {axis for axes in inputs if "b" not in axes for axis in axes}
+        for axes in inputs:
+            if "b" in axes and not split & set(axes) and split & weight and not sums:
+                whole[axes if axes == entering else (op.name, *axes)] = prod(
+                    size(axis) for axis in axes if axis != op.take
+                )
+    return sums, [*whole.values(), *sums[:-1]]
 
 
 def experts(stage: Layout, how: Parallel, tokens: int, again: bool) -> Iterator[Collective]:
