@@ -6,6 +6,7 @@ their sum. Neither says how much of the peak a kernel reaches: that is what a me
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from cookbook_lib.calculators.chips import Chip
@@ -129,7 +130,7 @@ def train_report(
             raise ValueError(f"{name} is {value}, expected a whole number above 0")
     if mfu is not None and not 0 < mfu <= 1:
         raise ValueError(f"mfu is {mfu}, expected a part of the peak, 0 to 1")
-    if price is not None and price < 0:
+    if price is not None and not 0 <= price < inf:
         raise ValueError(f"price is {price}, expected a price of a GPU hour, 0 or more")
     step = step_time(model, chip, how, tokens, recompute, attention)
     needed = fullest_gpu(model, Training(tokens=tokens, parallel=how, recompute=recompute)).total

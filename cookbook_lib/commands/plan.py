@@ -111,6 +111,7 @@ def plan(
 
 def training(flops, tokens, gpus, days, mfu, train_chip) -> tuple[float | None, float | None]:
     """The budget in FLOPs or in tokens, from one of the three ways to say it."""
+    scaling.share(mfu)
     if (gpus is None) != (days is None):
         raise ValueError(f"gpus is {gpus} and days is {days}, expected both or neither")
     if sum(x is not None for x in (flops, tokens, gpus)) > 1:
