@@ -23,7 +23,7 @@ from cookbook_lib.calculators.specs import (
     Mamba1,
     Mamba2,
 )
-from cookbook_lib.calculators.step_time import step_time, train_report
+from cookbook_lib.calculators.step_time import ADAM, stage_time, step_time, train_report
 from cookbook_lib.calculators.wires import Collective
 
 H100 = chip("h100")
@@ -132,6 +132,17 @@ def test_experts_exchange_tokens_four_times_a_layer():
     assert (tokens.times, tokens.nbytes) == (4 * 32, 2 * S * 2 * 4096)  # two of eight experts
     assert ("dp", "gradients of experts") not in found  # each rank has its own
     assert wires(preset("mixtral-8x7b-v0.1"), gpus=16, ep=8)["dp", "gradients of experts"]
+
+
+def test_the_optimizer_s_traffic_splits_experts_over_fewer_ranks():
+    mixtral = preset("mixtral-8x7b-v0.1")
+    times = {}
+    for ep in (1, 8):
+        how = Parallel(gpus=8, ep=ep, zero=1)
+        (stage,) = how.stages(mixtral)
+        *_, times[ep] = stage_time(stage, H100, how, Run(l=S), "none")
+    held = mixtral.params() / 8  # an eighth of all, or an eighth of the rest and whole experts
+    assert times[1] == times[8] == pytest.approx(held * ADAM / H100.bandwidth)
 
 
 def test_context_ranks_pass_keys_and_values_and_states():

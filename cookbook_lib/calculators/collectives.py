@@ -7,6 +7,7 @@ from math import prod
 
 from cookbook_lib.calculators.costs import BITS, Block, Run
 from cookbook_lib.calculators.einsums import parse
+from cookbook_lib.calculators.memory import named_weights
 from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.parallel import Parallel, Stage
 from cookbook_lib.calculators.wires import Collective
@@ -43,18 +44,10 @@ def gradients(stage: Layout, how: Parallel) -> Iterator[Collective]:
     Stages 0 and 1 keep the sum of the micro-batches; 2 and 3 reduce the gradients of each, and 3
     gathers the weights for each forward and each backward pass.
     """
-    whole, dealt = {}, {}
-    for name, block in stage:
-        shard = how.shard(block)
-        run = Run(b=1, l=1)
-        for op, row in zip(shard.ops(run), shard.rows(run), strict=True):
-            (dealt if op.take else whole)[f"{name}.{row.op}"] = row.params
-    n, m = how.shared_by, how.micro_batches
-    for what, params, ranks, stride in (
-        ("weights", sum(whole.values()), n, how.tp),
-        ("experts", sum(dealt.values()), n // how.ep, how.tp * how.ep),
-    ):
-        size, grads = WIDTH * params, f"gradients of {what}"
+    m, held = how.micro_batches, named_weights(stage, how).values()
+    for what, expert, stride in (("weights", False, how.tp), ("experts", True, how.tp * how.ep)):
+        size = WIDTH * sum(w.elements for w in held if w.expert == expert)
+        ranks, grads = how.copies(expert), f"gradients of {what}"
         if how.zero == 0:
             yield Collective("dp", grads, "all-reduce", size, 1, ranks, stride, False)
             continue

@@ -14,7 +14,7 @@ from cookbook_lib.calculators.collectives import collectives
 from cookbook_lib.calculators.costs import Run, choose
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.kept import RECOMPUTE
-from cookbook_lib.calculators.memory import Training
+from cookbook_lib.calculators.memory import Training, named_weights
 from cookbook_lib.calculators.memory import memory as fullest_gpu
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel, Stage
@@ -102,8 +102,8 @@ def stage_time(
     if recompute == "full":
         math += sum(roofline(block, chip, run).math for block in layers)
         memory += sum(roofline(block, chip, part).memory for block in layers)
-    params = sum({name: how.shard(block).params() for name, block in stage.layout}.values())
-    kept = params / (how.shared_by if how.zero else 1)
+    held = named_weights(stage.layout, how).values()
+    kept = sum(w.elements / (how.copies(w.expert) if how.zero else 1) for w in held)
     return math / how.cp, memory, kept * ADAM / chip.bandwidth
 
 
