@@ -37,6 +37,7 @@ MLA = specs.MLA(
     qk_rope_head_dim=16,
     v_head_dim=24,
 )
+RWKV7 = specs.RWKV7(d_model=D, headdim=16)
 KDA = specs.KDA(d_model=D, n_heads=HEADS, head_dim=16)
 LIGHTNING = specs.Lightning(d_model=D, n_heads=HEADS, head_dim=16)
 
@@ -104,13 +105,16 @@ def test_the_gated_convolution_keeps_what_lfm2_keeps():
 
 
 def saves(module: str, function: str) -> list[str]:
-    """The tensors that an autograd function of fla saves, read from its source."""
+    """The tensors that an autograd function of fla saves, read from its source.
+
+    Where an option decides, those that it saves if the rest is made again.
+    """
     folder = Path(*find_spec("fla").submodule_search_locations)
     tree = ast.parse(folder.joinpath(*module.split(".")).with_suffix(".py").read_text())
     found = next(d for d in tree.body if isinstance(d, ast.ClassDef) and d.name == function)
     calls = [n for n in ast.walk(found) if isinstance(n, ast.Call)]
-    call = next(c for c in calls if getattr(c.func, "attr", "") == "save_for_backward")
-    return [arg.id for arg in call.args]
+    lists = [c.args for c in calls if getattr(c.func, "attr", "") == "save_for_backward"]
+    return [arg.id for arg in min(lists, key=len)]
 
 
 NOTHING = ""  # a weight, an option that is off, or one of those that are made again
@@ -122,6 +126,13 @@ KERNELS = {
         **dict.fromkeys(["A_log", "dt_bias", "initial_state"], NOTHING),
         **dict.fromkeys(["g_cumsum", "w", "u", "qg", "kg", "v_new", "h"], NOTHING),
         **dict.fromkeys(["cu_seqlens", "chunk_indices", "chunk_offsets"], NOTHING),
+    },
+    ("ops.generalized_delta_rule.dplr.chunk", "ChunkDPLRDeltaRuleFunction", RWKV7): {
+        **{"q": "r", "k": "k_mixed", "v": "v", "a": "minus_kk", "b": "kk_a", "gk": "w"},
+        "initial_state": NOTHING,
+    },
+    ("ops.rwkv7.gate_output_correction", "GateOutputCorrection", RWKV7): {
+        **{"o": "normed", "r": "r", "k": "k_mixed", "r_k": NOTHING, "v": "v", "g": "g"},
     },
     ("ops.simple_gla.chunk", "ChunkSimpleGLAFunction", LIGHTNING): {
         **dict.fromkeys("qkv", "qkv"),
@@ -143,6 +154,8 @@ NEWER = {
     "mla": MLA,
     "mla with one query weight": MLA.but(q_lora_rank=None),
     "kda": KDA,
+    "rwkv7": RWKV7,
+    "first rwkv7": RWKV7.but(first=True),
     "lightning": LIGHTNING,
     "gated convolution": specs.GatedConv(d_model=D),
     "rg-lru": specs.RGLRU(d_model=D, n_heads=HEADS),

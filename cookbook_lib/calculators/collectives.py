@@ -89,7 +89,8 @@ def partial_sums(block: Block, shard: Block, run: Run) -> tuple[list[int], list[
     """Elements of each sum over the ranks, forward and backward, of one block.
 
     Backward, each rank has a part of the gradient of a whole tensor that meets a split weight: of
-    the block's input, summed once however many weights read it, and of each narrow middle.
+    the block's input, summed once however many weights read it, and of each narrow middle. Left out
+    are the sums of a norm over all heads, a number for each token, and of MLA's key that rotates.
     """
     size, part, ops = block.size(run), shard.size(run), block.ops(run)
     entering = parse(ops[0].einsum)[0][0]
