@@ -124,6 +124,8 @@ def test_published_models_have_the_wastes_that_they_are_known_for():
     assert ("head size", "head_dim") in rules("zamba-7b-v1", tokens=8192)  # 464
     assert ("vocabulary", "vocab") in rules("mamba-130m", tokens=8192)  # 50280
     assert ("groups", "ngroups") in rules("zamba2-1.2b", tokens=8192, tp=8)
+    assert ("copied heads", "kv_lora_rank") in rules("deepseek-v3", tokens=8192, tp=8)
+    assert ("copied heads", "kv_lora_rank") not in rules("deepseek-v3", tokens=8192)
     assert ("tensor parallel", "tp") in rules("zamba-7b-v1", tokens=8192, tp=8)  # 2 heads
     assert ("copied heads", "n_kv_heads") not in rules("llama-3.1-8b", tokens=8192, tp=8)
 

@@ -66,8 +66,9 @@ RULES = {
     ),
     "copied heads": Rule(
         sizing.copies,
-        "KV heads are fewer than ranks: each rank keeps a whole head, so its cache shrinks no more",
-        "arXiv:2305.13245, section 2.2",
+        "each rank keeps what ranks cannot split, a KV head or MLA's latents: its cache shrinks no "
+        "more",
+        "arXiv:2305.13245, section 2.2; arXiv:2405.04434, section 2.1",
         whole=True,
     ),
     "groups": Rule(

@@ -8,6 +8,7 @@ not modelled.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from cookbook_lib.calculators.chips import Chip
@@ -42,7 +43,7 @@ class Serving:
         """Bytes that weights and caches may take."""
         return self.usable * self.chip.memory
 
-    @property
+    @cached_property
     def weights(self) -> float:
         """Bytes of the weights."""
         return float(self.store.weights_nbytes(self.model))
