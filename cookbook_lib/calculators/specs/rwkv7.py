@@ -116,8 +116,9 @@ class RWKV7(DeltaRule):
         x, heads, S = "b l d_inner", "b l nheads", "b c nheads key headdim"
         one, both = "b c k d_inner", "b c k d_inner two"
         names = "rwkag" if self.first else "rwkvag"
-        ones = "kk_copied a_copied decay_k decay_r r decay_b total".split()
-        pairs = "vectors vectors_scored readers solved to_end values values_copied".split()
+        ones = ["kk_copied", "a_copied", "decay_k", "decay_r", "r", "decay_b", "total"]
+        pairs = ["vectors", "vectors_scored", "readers", "solved", "to_end"]
+        pairs += ["values", "values_copied"]
         inside = {
             **dict.fromkeys(ones, one),
             **dict.fromkeys(pairs, both),
