@@ -105,6 +105,15 @@ def test_few_key_heads_and_groups_are_copied():
     assert (mamba.nheads, mamba.ngroups, mamba.d_in_proj) == (4, 1, 2 * 32 + 2 * 8 + 4)
 
 
+def test_a_rank_holds_the_latents_maps_whole_as_published():
+    """arXiv:2502.07846, section 3.2: four layers of DeepSeek-V3 over two ranks, 318,767,104 numbers
+    of split weights and 110,886,912 of whole ones. Among the latter it counts W^QR, 8192 x 1536,
+    which belongs to the heads; Megatron-Core keeps it in the weight that it splits."""
+    (mla,) = {b for _, b in preset("deepseek-v3").layout if isinstance(b, specs.MLA)}
+    held = {k: n for k, n in mla.shard(tp=2).weights().items() if "layernorm" not in k}
+    assert 4 * sum(held.values()) == 318_767_104 + 110_886_912 - 4 * 8192 * 1536 // 2
+
+
 def test_experts_are_dealt_out_and_the_router_stays_whole():
     moe = specs.MoE(d_model=D, d_ff=96, n_experts=8, topk=2)
     shard = moe.shard(tp=2, ep=4)
