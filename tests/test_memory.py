@@ -274,7 +274,9 @@ def test_splitting_more_never_takes_more_of_a_gpu(choices):
 def test_fused_kernels_keep_the_least(choices):
     model, how = chosen(choices)
     each = [memory(model, replace(how, kernels=k)).total for k in ("fused", "eager", "unfused")]
-    assert each == sorted(each)
+    run, norms = how.run, [b for _, b in model.layout if isinstance(b, Norm) and b.bias]
+    exact = 4 * run.b * run.l * len(norms) * how.parallel.pp  # a GPU's LayerNorms keep float32
+    assert each[0] <= each[1] + exact and each[1] <= each[2]
 
 
 def test_a_pipeline_holds_a_micro_batch_for_each_stage_to_come():
