@@ -37,6 +37,7 @@ MLA = specs.MLA(
     qk_rope_head_dim=16,
     v_head_dim=24,
 )
+DELTANET = specs.GatedDeltaNet(d_model=D, n_k_heads=2, n_v_heads=4, head_k_dim=16)
 RWKV7 = specs.RWKV7(d_model=D, headdim=16)
 KDA = specs.KDA(d_model=D, n_heads=HEADS, head_dim=16)
 LIGHTNING = specs.Lightning(d_model=D, n_heads=HEADS, head_dim=16)
@@ -126,6 +127,12 @@ KERNELS = {
         **dict.fromkeys(["A_log", "dt_bias", "initial_state"], NOTHING),
         **dict.fromkeys(["g_cumsum", "w", "u", "qg", "kg", "v_new", "h"], NOTHING),
         **dict.fromkeys(["cu_seqlens", "chunk_indices", "chunk_offsets"], NOTHING),
+    },
+    ("ops.gated_delta_rule.chunk", "ChunkGatedDeltaRuleFunction", DELTANET): {
+        **{"q": "q", "q_rstd": "q_rms", "k": "k", "k_rstd": "k_rms", "v": "v"},
+        **{"g": "decay", "beta": "beta", "A": "A"},
+        **dict.fromkeys(["beta_raw", "g_input", "A_log", "dt_bias", "initial_state"], NOTHING),
+        **dict.fromkeys(["cu_seqlens", "chunk_indices"], NOTHING),
     },
     ("ops.generalized_delta_rule.dplr.chunk", "ChunkDPLRDeltaRuleFunction", RWKV7): {
         **{"q": "r", "k": "k_mixed", "v": "v", "a": "minus_kk", "b": "kk_a", "gk": "w"},
