@@ -81,7 +81,8 @@ def parse(argv: list[str]) -> Callable[[], None]:
     except SystemExit as end:
         if end.code == 0:
             raise
-        fail(f"{one_line(errors.getvalue()).rstrip('.')}; see `{prog} --help`")
+        command = " ".join([prog, *argv[:1]]) if argv and argv[0] in table else prog
+        fail(f"{one_line(errors.getvalue()).rstrip('.')}; see `{command} --help`")
 
 
 def bound(target: str | dict) -> Callable:

@@ -149,6 +149,8 @@ def test_the_help_of_serving_names_every_chip_and_format():
         (["cost", "zamba2-1.2b", "--dtype", "bf17"], "dtype is 'bf17', expected one of fp64"),
         (["cost", "zamba2-1.2b", "--by", "layer"], "layer"),
         (["cost", "zamba2-1.2b", "--contexts", "5"], "--contexts"),
+        (["bench", "block", "--sizes", "x"], "see `cookbook bench block --help`"),
+        (["lint", "zamba2-1.2b", "--tp", "x"], "see `cookbook lint --help`"),
         (["costs"], "costs"),
         ([], "Expected one of"),
         (["bench"], "Expected one of"),
