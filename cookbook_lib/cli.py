@@ -81,7 +81,8 @@ def parse(argv: list[str]) -> Callable[[], None]:
     except SystemExit as end:
         if end.code == 0:
             raise
-        fail(f"{one_line(errors.getvalue()).rstrip('.')}; see `{prog} --help`")
+        command = " ".join([prog, *argv[:1]]) if argv and argv[0] in table else prog
+        fail(f"{one_line(errors.getvalue()).rstrip('.')}; see `{command} --help`")
 
 
 def bound(target: str | dict) -> Callable:
@@ -103,8 +104,12 @@ def bound(target: str | dict) -> Callable:
 
 
 def one_line(box: str) -> str:
-    """What tyro's error box says, without the box and its general advice."""
+    """What tyro's error box says, without the box and its general advice.
+
+    Where a terminal has only ASCII the box is two dashed lines.
+    """
     lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]]
-    rules = [i for i, line in enumerate(lines) if line and not line.strip("─")]
-    said = " ".join(lines[: rules[0]] if rules else lines)
+    rules = [i for i, line in enumerate(lines) if line and not line.strip("─-")]
+    first, *later = [-1, *rules] if 0 not in rules else rules
+    said = " ".join(lines[first + 1 : later[0] if later else None])
     return re.sub(r"\s+([.,])", r"\1", " ".join(said.split()))

@@ -1,6 +1,7 @@
 """The command line prints what the calculators say, and one line for what the user got wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,7 +134,12 @@ def test_the_help_of_serving_names_every_chip_and_format():
         (["train-time", "zamba2-7b", "--train-tokens", "0"], "train_tokens is 0, expected a numb"),
         (["train-time", "zamba2-7b", "--mfu", "1.2"], "mfu is 1.2, expected a part of the peak"),
         (["train-time", "zamba2-7b", "--chip", "l40s", "--gpus", "16"], "give --network, or take"),
-        (["train-time", "zamba2-7b", "--network", "-1"], "network is -1, expected bytes/s above 0"),
+        (
+            ["train-time", "zamba2-7b", "--network", "-1"],
+            "network is -1, expected a number of bytes/s",
+        ),
+        (["train-time", "zamba2-7b", "--mfu", "1e-300", "--json"], "not JSON compliant: inf"),
+        (["scaling", "--flops", "1e21", "--mfu", "nan"], "mfu is nan, expected a share"),
         (["serve-cost", "zamba2-7b", "--chip", "phone"], "GB more than the 90% of 12 GB"),
         (["cost", "zamba2-2.8b"], "no preset is called 'zamba2-2.8b'; near to it: zamba2-2.7b"),
         (["cost", "nowhere/config.json"], "nowhere/config.json: no such file"),
@@ -143,6 +149,8 @@ def test_the_help_of_serving_names_every_chip_and_format():
         (["cost", "zamba2-1.2b", "--dtype", "bf17"], "dtype is 'bf17', expected one of fp64"),
         (["cost", "zamba2-1.2b", "--by", "layer"], "layer"),
         (["cost", "zamba2-1.2b", "--contexts", "5"], "--contexts"),
+        (["bench", "block", "--sizes", "x"], "see `cookbook bench block --help`"),
+        (["lint", "zamba2-1.2b", "--tp", "x"], "see `cookbook lint --help`"),
         (["costs"], "costs"),
         ([], "Expected one of"),
         (["bench"], "Expected one of"),
@@ -154,6 +162,17 @@ def test_mistakes_get_one_line_and_exit_code_2(argv, words):
     )
     assert (run.returncode, run.stdout) == (2, "")
     assert words in run.stderr and run.stderr.count("\n") == 1 and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("argument", ["--tp=many", "--ranks=2", "--tp"])
+def test_an_error_is_the_same_line_where_only_ascii_can_be_printed(argument):
+    run = [sys.executable, "-m", "cookbook_lib", "lint", "llama-2-7b", argument]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    said = [
+        subprocess.run(run, capture_output=True, text=True, env=os.environ | env).stderr
+        for env in ({"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}, ascii_only)
+    ]
+    assert said[0] == said[1] and "--" in said[0] and "---" not in said[0]
 
 
 def test_a_closed_pipe_is_no_error():

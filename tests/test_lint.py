@@ -102,9 +102,18 @@ def test_the_guides_example_of_a_wave_comes_out():
 def test_the_products_of_a_model_are_its_matmuls_with_weights(name):
     for _, block in dict(presets.preset(name).layout).items():
         rows = [r for r in block.costs(l=1024) if r.params and r.kind == "matmul"]
+        rows = [r for r in rows if r.component != "gate"]  # one number for each token: no matrix
         found = gemms(block, Run(l=1024))
         assert [g.op for g in found] == [r.op for r in rows]
         assert sum(g.flops for g in found) == sum(r.flops for r in rows)
+
+
+def test_more_ranks_than_anyone_has_are_refused_at_once():
+    found = lint(presets.preset("llama-2-7b"), Setting(tokens=8192, tp=10**18))
+    assert {(f.rule, f.down) for f in found if f.efficiency == 0} == {
+        ("tensor parallel", 32),  # heads
+        ("tensor parallel", 688),  # 11008 / 16
+    }
 
 
 def test_published_models_have_the_wastes_that_they_are_known_for():
@@ -115,6 +124,8 @@ def test_published_models_have_the_wastes_that_they_are_known_for():
     assert ("head size", "head_dim") in rules("zamba-7b-v1", tokens=8192)  # 464
     assert ("vocabulary", "vocab") in rules("mamba-130m", tokens=8192)  # 50280
     assert ("groups", "ngroups") in rules("zamba2-1.2b", tokens=8192, tp=8)
+    assert ("copied heads", "kv_lora_rank") in rules("deepseek-v3", tokens=8192, tp=8)
+    assert ("copied heads", "kv_lora_rank") not in rules("deepseek-v3", tokens=8192)
     assert ("tensor parallel", "tp") in rules("zamba-7b-v1", tokens=8192, tp=8)  # 2 heads
     assert ("copied heads", "n_kv_heads") not in rules("llama-3.1-8b", tokens=8192, tp=8)
 

@@ -22,7 +22,7 @@ from cookbook_lib.calculators.memory import LOSS, Training, activations, memory,
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.presets import preset
-from cookbook_lib.calculators.specs import MLP, Attention, Linear, Norm
+from cookbook_lib.calculators.specs import MLA, MLP, Attention, Linear, Norm
 
 LLAMA = preset("llama-2-7b")
 
@@ -72,6 +72,30 @@ def test_without_scores_a_transformer_layer_keeps_34_sbh_and_fused_attention_doe
     assert activations(GPT_LAYER, fused) - rest == S * B * H * (34 - MASKS)
     again = activations(GPT_LAYER, fused, again=True)  # nor the activation's result, nor a norm's
     assert again - rest == S * B * H * (34 - MASKS - 8 - 2 * 2)
+
+
+def test_latent_attention_keeps_what_its_paper_counts():
+    """arXiv:2502.07846, section 5.1, less its scores and its dropout.
+
+    The paper leaves out what the norms of the latents read, and takes a rank to hold all of the
+    latents where sequence parallelism gives it, in Megatron-Core, those of its tokens.
+    """
+    mla = MLA(d_model=H, n_heads=HEADS, q_lora_rank=24, kv_lora_rank=16)
+    layout = (("norm", Norm(d_model=H)), ("attn", mla))
+    h, q, kv = H, mla.q_lora_rank, mla.kv_lora_rank
+    d, rope, sb = mla.v_head_dim, mla.qk_rope_head_dim, S * B
+    assert mla.qk_nope_head_dim == d
+    inputs = 2 * sb * (q + kv + rope) + 3 * 4 * sb  # of the norms, and three of their statistics
+    rows = 4 * sb * HEADS  # float32: a sum for each row of the scores
+    for tp in (1, 2):
+        heads = HEADS / tp
+        wide = 4 * (d + rope) * heads + 2 * d * heads + 2 * d * heads
+        paper = sb * (4 * h + 2 * (q + kv) + wide)
+        whole = Training(tokens=S, parallel=Parallel(gpus=tp, tp=tp, micro_batch=B))
+        assert activations(layout, whole) == paper + inputs + rows / tp
+        split = replace(whole, parallel=replace(whole.parallel, sp=True))
+        paper = sb * (4 * h / tp + 2 * (q + kv) / tp + wide)
+        assert activations(layout, split) == paper + inputs / tp + rows / tp
 
 
 def test_full_recomputation_keeps_two_bytes_of_each_number_that_enters_a_layer():
@@ -152,6 +176,8 @@ def test_the_loss_needs_three_times_the_logits_in_float32(dtype):
 
 PRESETS = ["zamba2-2.7b", "zamba-7b-v1", "blackmamba-1.5b", "jamba-v0.1", "llama-3.1-8b"]
 PRESETS += ["mixtral-8x7b-v0.1", "mamba-130m", "falcon-h1-0.5b", "nemotron-h-8b"]
+PRESETS += ["deepseek-v3", "kimi-linear-48b-a3b", "lfm2-1.2b", "minimax-m1", "qwen3-next-80b-a3b"]
+PRESETS += ["recurrentgemma-2b", "xlstm-7b", "rwkv7-goose-world3-1.5b"]
 SIZES = st.sampled_from([1, 2, 4])
 
 
@@ -248,7 +274,9 @@ def test_splitting_more_never_takes_more_of_a_gpu(choices):
 def test_fused_kernels_keep_the_least(choices):
     model, how = chosen(choices)
     each = [memory(model, replace(how, kernels=k)).total for k in ("fused", "eager", "unfused")]
-    assert each == sorted(each)
+    run, norms = how.run, [b for _, b in model.layout if isinstance(b, Norm) and b.bias]
+    exact = 4 * run.b * run.l * len(norms) * how.parallel.pp  # a GPU's LayerNorms keep float32
+    assert each[0] <= each[1] + exact and each[1] <= each[2]
 
 
 def test_a_pipeline_holds_a_micro_batch_for_each_stage_to_come():

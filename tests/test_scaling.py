@@ -105,7 +105,7 @@ def test_the_command_prints_what_the_calculator_says(capsys):
         ("--flops 1e22 --gpus 2 --days 3", "flops and gpus are both given"),
         ("--flops 1e22 --inference-tokens -4", "inference_tokens is -4, expected 0 or more"),
         ("--flops 1e22 --chip h900", "chip is 'h900', expected one of b200, h200, h100"),
-        ("--reference-params 0", "reference_params is 0, expected a number above 0"),
+        ("--reference-params 0", "reference_params is 0, expected a number of parameters"),
     ],
 )
 def test_mistakes_get_one_line(options, words, capsys):

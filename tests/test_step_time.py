@@ -12,8 +12,18 @@ from cookbook_lib.calculators.collectives import collectives, partial_sums
 from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.presets import preset
-from cookbook_lib.calculators.specs import Attention, Mamba1, Mamba2
-from cookbook_lib.calculators.step_time import step_time, train_report
+from cookbook_lib.calculators.specs import (
+    KDA,
+    MLA,
+    MLSTM,
+    RGLRU,
+    Attention,
+    GatedConv,
+    Lightning,
+    Mamba1,
+    Mamba2,
+)
+from cookbook_lib.calculators.step_time import ADAM, stage_time, step_time, train_report
 from cookbook_lib.calculators.wires import Collective
 
 H100 = chip("h100")
@@ -99,12 +109,40 @@ def test_hybrids_sum_at_the_end_of_a_block_and_mamba1_inside_too():
     assert sums(wide) == ([n * 64], [n * 128])  # Zamba's reads the embeddings too
 
 
+def test_newer_mixers_sum_once_each_way_but_for_their_narrow_middles():
+    n = 2 * 8
+    plain = (
+        GatedConv(d_model=64),
+        RGLRU(d_model=64, n_heads=4),
+        Lightning(d_model=64, n_heads=4, head_dim=16),
+        MLSTM(d_model=64, n_heads=4, d_qk=32, d_v=64),
+    )
+    for block in plain:
+        assert sums(block) == ([n * 64], [n * 64]), block.component
+    mla = MLA(d_model=64, n_heads=8, q_lora_rank=24, kv_lora_rank=16)
+    assert sums(mla) == ([n * 64], [n * 24, n * 16])  # each rank makes its latents of all of x
+    assert sums(mla.but(q_lora_rank=None)) == ([n * 64], [n * 64, n * 16])
+    kda = KDA(d_model=64, n_heads=4, head_dim=16)
+    assert sums(kda) == ([n * 64], [n * 64, n * 16, n * 16])  # decay and gate, of rank head_dim
+
+
 def test_experts_exchange_tokens_four_times_a_layer():
     found = wires(preset("mixtral-8x7b-v0.1"), gpus=8, ep=8)
     tokens = found["ep", "tokens"]
     assert (tokens.times, tokens.nbytes) == (4 * 32, 2 * S * 2 * 4096)  # two of eight experts
     assert ("dp", "gradients of experts") not in found  # each rank has its own
     assert wires(preset("mixtral-8x7b-v0.1"), gpus=16, ep=8)["dp", "gradients of experts"]
+
+
+def test_the_optimizer_s_traffic_splits_experts_over_fewer_ranks():
+    mixtral = preset("mixtral-8x7b-v0.1")
+    times = {}
+    for ep in (1, 8):
+        how = Parallel(gpus=8, ep=ep, zero=1)
+        (stage,) = how.stages(mixtral)
+        *_, times[ep] = stage_time(stage, H100, how, Run(l=S), "none")
+    held = mixtral.params() / 8  # an eighth of all, or an eighth of the rest and whole experts
+    assert times[1] == times[8] == pytest.approx(held * ADAM / H100.bandwidth)
 
 
 def test_context_ranks_pass_keys_and_values_and_states():

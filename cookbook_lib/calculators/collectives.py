@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from math import prod
 
 from cookbook_lib.calculators.costs import BITS, Block, Run
 from cookbook_lib.calculators.einsums import parse
+from cookbook_lib.calculators.memory import named_weights
 from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.parallel import Parallel, Stage
 from cookbook_lib.calculators.wires import Collective
@@ -42,18 +44,10 @@ def gradients(stage: Layout, how: Parallel) -> Iterator[Collective]:
     Stages 0 and 1 keep the sum of the micro-batches; 2 and 3 reduce the gradients of each, and 3
     gathers the weights for each forward and each backward pass.
     """
-    whole, dealt = {}, {}
-    for name, block in stage:
-        shard = how.shard(block)
-        run = Run(b=1, l=1)
-        for op, row in zip(shard.ops(run), shard.rows(run), strict=True):
-            (dealt if op.take else whole)[f"{name}.{row.op}"] = row.params
-    n, m = how.shared_by, how.micro_batches
-    for what, params, ranks, stride in (
-        ("weights", sum(whole.values()), n, how.tp),
-        ("experts", sum(dealt.values()), n // how.ep, how.tp * how.ep),
-    ):
-        size, grads = WIDTH * params, f"gradients of {what}"
+    m, held = how.micro_batches, named_weights(stage, how).values()
+    for what, expert, stride in (("weights", False, how.tp), ("experts", True, how.tp * how.ep)):
+        size = WIDTH * sum(w.elements for w in held if w.expert == expert)
+        ranks, grads = how.copies(expert), f"gradients of {what}"
         if how.zero == 0:
             yield Collective("dp", grads, "all-reduce", size, 1, ranks, stride, False)
             continue
@@ -92,20 +86,28 @@ def channels(stage: Stage, how: Parallel, tokens: int, again: bool) -> Iterator[
 
 
 def partial_sums(block: Block, shard: Block, run: Run) -> tuple[list[int], list[int]]:
-    """Elements of each sum over the ranks, forward and backward, of one block."""
-    size, part = block.size(run), shard.size(run)
-    ops = block.ops(run)
-    sums = []
+    """Elements of each sum over the ranks, forward and backward, of one block.
+
+    Backward, each rank has a part of the gradient of a whole tensor that meets a split weight: of
+    the block's input, summed once however many weights read it, and of each narrow middle. Left out
+    are the sums of a norm over all heads, a number for each token, and of MLA's key that rotates.
+    """
+    size, part, ops = block.size(run), shard.size(run), block.ops(run)
+    entering = parse(ops[0].einsum)[0][0]
+    sums, whole = [], {}
     for op in ops:
         inputs, out = parse(op.einsum)
-        summed = {axis for axes in inputs for axis in axes} - set(out) | {op.gather} - {""}
-        if any(size(axis) != part(axis) for axis in summed):
-            # experts' outputs are weighed and added up first
+        split = {axis for axis in {*chain(*inputs), op.gather} - {""} if size(axis) != part(axis)}
+        # experts' outputs are weighed and added up first
+        if split - set(out):
             sums.append(prod(size(axis) for axis in out if axis != op.take))
-    read = parse(ops[0].einsum)[0][0]
-    if shard == block or "b" not in read or any(size(a) != part(a) for a in read):
-        return sums, sums[:-1]
-    return sums, [prod(map(size, read)), *sums[:-1]]
+        weight = {axis for axes in inputs if "b" not in axes for axis in axes}
+        for axes in inputs:
+            if "b" in axes and not split & set(axes) and split & weight and not sums:
+                whole[axes if axes == entering else (op.name, *axes)] = prod(
+                    size(axis) for axis in axes if axis != op.take
+                )
+    return sums, [*whole.values(), *sums[:-1]]
 
 
 def experts(stage: Layout, how: Parallel, tokens: int, again: bool) -> Iterator[Collective]:

@@ -1,7 +1,7 @@
 """What a block costs in one run: its einsums with the run's sizes, and the states it keeps."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import ClassVar, NamedTuple
@@ -79,10 +79,9 @@ class Block:
     state: ClassVar[dict[str, tuple[str, str, str]]] = {}  # name -> kind, axes, dtype ("" = run's)
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name, value in vars(self).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise ValueError(f"{field.name} is {value!r}, expected a whole number above 0")
+                raise ValueError(f"{name} is {value!r}, expected a whole number above 0")
 
     def divides(self, part: str, whole: str) -> None:
         """`ValueError` unless `part` divides `whole`; both are names of fields."""

@@ -5,9 +5,13 @@ runs:
 
 - eager: this package's blocks in plain PyTorch on a CPU, as `saved_tensors_hooks` sees them.
 - unfused: the same, with attention in three steps, so that its L x L scores are kept.
-- fused: the kernels that large models are trained with: FlashAttention (arXiv:2205.14135), and
-  those of mamba_ssm 2.3.2, which keep the output of in_proj and recompute the convolution and the
-  scan. They are read from what its autograd functions save.
+- fused: the kernels that large models are trained with: FlashAttention (arXiv:2205.14135), those
+  of mamba_ssm 2.3.2, which keep the output of in_proj and recompute the convolution and the scan,
+  and those of flash-linear-attention 0.6.0 (fla), mlstm_kernels 2.0.6 and recurrentgemma. They are
+  read from what their autograd functions save.
+
+A block that has no module here (MLA, KDA, the gated convolution, lightning, mLSTM, RG-LRU) declares
+the fused list alone; its eager one is the bound that its einsums give.
 
 Selective recomputation keeps the fused list less what is `light`: what a norm, an activation
 function or a product of kept numbers gives again. So no scores and nothing inside a scan is kept.
@@ -23,6 +27,7 @@ WIDTHS = {"int64": 64, "bool": 8, "bf16": 16}
 KERNELS = ("eager", "unfused", "fused")
 RECOMPUTE = ("none", "selective", "full")
 STREAM = {"d_model", "d_x", "d_in"}  # what these axes hold is between the blocks: SP splits it
+STREAM |= {"q_lora_rank", "kv_lora_rank", "d_kv_a"}  # and MLA's latents: see its shard
 
 
 class Kept(NamedTuple):

@@ -15,6 +15,7 @@ from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.sizing import Setting, Waste
 
 LEAST = 0.001  # of a forward pass: products that lose less are not worth a line
+MOST = 1024  # ranks: more than any model is split over
 
 
 class Rule(NamedTuple):
@@ -65,8 +66,9 @@ RULES = {
     ),
     "copied heads": Rule(
         sizing.copies,
-        "KV heads are fewer than ranks: each rank keeps a whole head, so its cache shrinks no more",
-        "arXiv:2305.13245, section 2.2",
+        "each rank keeps what ranks cannot split, a KV head or MLA's latents: its cache shrinks no "
+        "more",
+        "arXiv:2305.13245, section 2.2; arXiv:2405.04434, section 2.1",
         whole=True,
     ),
     "groups": Rule(
@@ -131,7 +133,7 @@ def of_block(name: str, block: Block, uses: int, where: Setting, total: int) -> 
             value=where.tp,
             efficiency=0.0,
             lost=0.0,
-            down=next(n for n in range(where.tp, 0, -1) if splits(block, n)),
+            down=next(n for n in range(min(where.tp, MOST), 0, -1) if splits(block, n)),
             up=0,
             why=str(error),
             source="arXiv:1909.08053, section 3: each rank takes whole heads and channels",

@@ -123,9 +123,8 @@ def shard_weights(block: Block, parallel: tuple[int, int]) -> tuple[Weight, ...]
     return tuple(weights_of(block.shard(*parallel)))
 
 
-def named_weights(layout: Layout, how: Training) -> dict[str, Weight]:
+def named_weights(layout: Layout, p: Parallel) -> dict[str, Weight]:
     """The weights that a rank holds before ZeRO, each once: a shared one has one name."""
-    p = how.parallel
     return {
         f"{name}.{weight.name}": weight
         for name, block in layout
@@ -134,15 +133,12 @@ def named_weights(layout: Layout, how: Training) -> dict[str, Weight]:
 
 
 def states(layout: Layout, how: Training) -> tuple[int, int, int]:
-    """Bytes of weights, gradients and optimizer states that a rank keeps, split by ZeRO.
-
-    Experts that are dealt out are the same on fewer ranks, so they are split over fewer.
-    """
+    """Bytes of weights, gradients and optimizer states that a rank keeps, split by ZeRO."""
     p, weight = how.parallel, BITS[how.dtype] / 8
     gradient = BITS[how.gradients or how.dtype] / 8
     sums = [0, 0, 0]
-    for w in named_weights(layout, how).values():
-        ranks = p.shared_by // p.ep if w.expert else p.shared_by
+    for w in named_weights(layout, p).values():
+        ranks = p.copies(w.expert)
         each = (weight, gradient, state_bytes(w, how.optimizer, how.dtype, how.master))
         for part, (from_stage, size) in enumerate(zip((3, 2, 1), each, strict=True)):
             elements = ceil(w.elements / ranks) if p.zero >= from_stage else w.elements

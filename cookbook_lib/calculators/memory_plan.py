@@ -43,7 +43,7 @@ def changes(how: Training) -> Iterator[tuple[str, Training]]:
         yield from split(how, f"--pp {pp}", {"pp": pp}, zero, again)
     more = p.gpus
     while (more := 2 * more) <= 1024 * p.gpus:
-        z = f" --zero {3}" if p.zero < 3 else ""
+        z = " --zero 3" if p.zero < 3 else ""
         yield from split(how, f"--gpus {more}{z}", {"gpus": more, "zero": 3}, [], again)
 
 

@@ -85,6 +85,10 @@ class Parallel:
         """Ranks that hold the same weights, and over which ZeRO splits: dp * cp."""
         return self.dp * self.cp
 
+    def copies(self, expert: bool) -> int:
+        """Ranks that hold the same weights: of experts that are dealt out there are fewer."""
+        return self.shared_by // self.ep if expert else self.shared_by
+
     @property
     def micro_batches(self) -> int:
         """Micro-batches of each pipeline in one step."""

@@ -125,14 +125,17 @@ def dominates(a: Candidate, b: Candidate) -> bool:
 def front(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Those that no other dominates, by loss; of two that cost the same, the first."""
     kept: list[Candidate] = []
+    costs: list[tuple] = []  # of those kept, without the loss: it is no larger than the next one's
     for c in sorted(candidates, key=lambda c: c[4:]):  # whoever dominates it comes before it
-        for i, a in enumerate(kept):
-            if dominates(a, c) or a[4:] == c[4:]:
-                kept.insert(0, kept.pop(i))  # it may well dominate the next one too
+        _, params, flops, cache, seconds = c[4:]
+        for i, (n, f, k, s) in enumerate(costs):
+            if k <= cache and s <= seconds and n <= params and f <= flops:
+                costs.insert(0, costs.pop(i))  # it may well dominate the next one too
                 break
         else:
             kept.append(c)
-    return sorted(kept, key=lambda c: c[4:])
+            costs.append((params, flops, cache, seconds))
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True)

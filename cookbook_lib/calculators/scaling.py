@@ -99,11 +99,16 @@ def positive(**values: Number) -> None:
             raise ValueError(f"{name} is {value:g}, expected a number above 0")
 
 
+def share(mfu: Number) -> None:
+    """`ValueError` unless it is a share of the peak."""
+    if not 0 < mfu <= 1:
+        raise ValueError(f"mfu is {mfu:g}, expected a share of the peak, above 0 and at most 1")
+
+
 def budget(chip: Chip, gpus: Number, days: Number, mfu: Number) -> float:
     """FLOPs that so many chips do in so many days at a share `mfu` of their bf16 peak."""
-    positive(gpus=gpus, days=days, mfu=mfu)
-    if mfu > 1:
-        raise ValueError(f"mfu is {mfu:g}, expected a share of the peak, at most 1")
+    positive(gpus=gpus, days=days)
+    share(mfu)
     return gpus * chip.flops * mfu * days * 86400
 
 
@@ -121,7 +126,8 @@ def sized(law: Law, params: Number, tokens: Number) -> Size:
 
 def reference(law: Law, params: Number) -> Size:
     """The size for which this number of parameters is the best use of its FLOPs."""
-    positive(reference_params=params)
+    if not 1 <= params < inf:
+        raise ValueError(f"reference_params is {params:g}, expected a number of parameters")
     tokens = (law.beta * law.B / (law.alpha * law.A) * params**law.alpha) ** (1 / law.beta)
     return sized(law, params, tokens)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cookbook_lib.calculators.costs import Block, Run
 from cookbook_lib.calculators.gemms import SMS, Gemm, gemms
-from cookbook_lib.calculators.specs import Attention, Head, Mamba1, Mamba2, MoE
+from cookbook_lib.calculators.specs import MLA, Attention, Head, Mamba1, Mamba2, MoE
 
 LINE, FULL = 8, 64  # bf16 elements in 16 and 128 bytes: what tensor cores need, and like
 UNALIGNED = 272.73 / 398.38  # an MLP 10,922 wide beside one of 10,944: stas00/ml-engineering
@@ -121,6 +121,8 @@ def strides(block: Block, where: Setting) -> Iterator[Waste]:
 def copies(whole: Block, where: Setting) -> Iterator[Waste]:
     if isinstance(whole, Attention) and where.tp > whole.n_kv_heads:
         yield Waste("n_kv_heads", whole.n_kv_heads, None, 0, where.tp)
+    if isinstance(whole, MLA) and where.tp > 1:
+        yield Waste("kv_lora_rank", whole.kv_lora_rank, None, 0, 0)
 
 
 def groups(whole: Block, where: Setting) -> Iterator[Waste]:

@@ -6,6 +6,7 @@ their sum. Neither says how much of the peak a kernel reaches: that is what a me
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from cookbook_lib.calculators.chips import Chip
@@ -13,7 +14,7 @@ from cookbook_lib.calculators.collectives import collectives
 from cookbook_lib.calculators.costs import Run, choose
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.kept import RECOMPUTE
-from cookbook_lib.calculators.memory import Training
+from cookbook_lib.calculators.memory import Training, named_weights
 from cookbook_lib.calculators.memory import memory as fullest_gpu
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel, Stage
@@ -101,8 +102,8 @@ def stage_time(
     if recompute == "full":
         math += sum(roofline(block, chip, run).math for block in layers)
         memory += sum(roofline(block, chip, part).memory for block in layers)
-    params = sum({name: how.shard(block).params() for name, block in stage.layout}.values())
-    kept = params / (how.shared_by if how.zero else 1)
+    held = named_weights(stage.layout, how).values()
+    kept = sum(w.elements / (how.copies(w.expert) if how.zero else 1) for w in held)
     return math / how.cp, memory, kept * ADAM / chip.bandwidth
 
 
@@ -129,7 +130,7 @@ def train_report(
             raise ValueError(f"{name} is {value}, expected a whole number above 0")
     if mfu is not None and not 0 < mfu <= 1:
         raise ValueError(f"mfu is {mfu}, expected a part of the peak, 0 to 1")
-    if price is not None and price < 0:
+    if price is not None and not 0 <= price < inf:
         raise ValueError(f"price is {price}, expected a price of a GPU hour, 0 or more")
     step = step_time(model, chip, how, tokens, recompute, attention)
     needed = fullest_gpu(model, Training(tokens=tokens, parallel=how, recompute=recompute)).total

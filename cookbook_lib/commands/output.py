@@ -7,8 +7,8 @@ from typing import Any
 
 
 def print_json(thing: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(thing, indent=2))
+    """One JSON document on standard output; `ValueError` for what JSON has no number for."""
+    print(json.dumps(thing, indent=2, allow_nan=False))
 
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

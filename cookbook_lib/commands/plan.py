@@ -111,12 +111,14 @@ def plan(
 
 def training(flops, tokens, gpus, days, mfu, train_chip) -> tuple[float | None, float | None]:
     """The budget in FLOPs or in tokens, from one of the three ways to say it."""
+    scaling.share(mfu)
+    machine = chips.chip(train_chip)
     if (gpus is None) != (days is None):
         raise ValueError(f"gpus is {gpus} and days is {days}, expected both or neither")
     if sum(x is not None for x in (flops, tokens, gpus)) > 1:
         raise ValueError("train_flops, train_tokens and gpus: expected only one of them")
     if gpus is not None:
-        return scaling.budget(chips.chip(train_chip), gpus, days, mfu), None
+        return scaling.budget(machine, gpus, days, mfu), None
     return flops, TOKENS if flops is tokens is None else tokens
 
 

@@ -62,6 +62,7 @@ NOTE = (
 def budget(flops, chip, gpus, days, mfu, reference_params) -> float | None:
     """FLOPs from either of the two ways to say them; none where a reference size says enough."""
     machine = chips.chip(chip)
+    laws.share(mfu)
     if (gpus is None) != (days is None):
         raise ValueError(f"gpus is {gpus} and days is {days}, expected both or neither")
     if flops is not None and gpus is not None:

@@ -1,6 +1,7 @@
 """`cookbook train-time`: how long a training run takes, and what it costs."""
 
 from dataclasses import replace
+from math import inf
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -75,8 +76,8 @@ def train_time(
     )
     rates = {k: v for k, v in {"link": link, "network": network}.items() if v is not None}
     for name, rate in rates.items():
-        if rate <= 0:
-            raise ValueError(f"{name} is {rate:g}, expected bytes/s above 0")
+        if not 1 <= rate < inf:
+            raise ValueError(f"{name} is {rate:g}, expected a number of bytes/s, 1 or more")
     device = replace(chip_named(chip), **rates)
     report = train_report(
         presets.resolve(model),

@@ -125,6 +125,7 @@ class Attention(Block):
             *[Kept("mask", "l s")] * windowed,
             *self.flash("d_qkv" if self.fused else "d_k"),
             Kept("merged", "b l d_q"),
+            *self.gate_kept(),
         ]
 
     def kept_unfused(self, run: Run) -> list[Kept]:
@@ -134,10 +135,16 @@ class Attention(Block):
             *(Kept(name, "b l d_q") for name in "qkv"),
             Kept("softmax", "b n_heads l s", light=True),
             Kept("merged", "b l d_q"),
+            *self.gate_kept(),
         ]
 
     def kept_fused(self, run: Run) -> list[Kept]:
-        return [*self.inputs(fused=True), *self.flash()]
+        return [*self.inputs(fused=True), *self.flash(), *self.gate_kept()]
+
+    def gate_kept(self) -> list[Kept]:
+        """The gate, before its sigmoid or after, beside the output that it scales."""
+        gated = [Kept("gate", "b l d_q"), Kept("gated", "b l d_q", light=True)]
+        return gated * self.gated
 
     def inputs(self, fused: bool) -> list[Kept]:
         """What is kept before the heads meet; PyTorch on a CPU norms in float32, in two steps."""

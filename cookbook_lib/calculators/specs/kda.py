@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 from cookbook_lib.calculators.specs.delta import DeltaRule
 
 
@@ -24,6 +25,10 @@ class KDA(DeltaRule):
     def state(self):
         ssm = ("ssm", "b n_heads key head_dim", self.ssm_dtype)
         return {"conv": ("conv", "b d_qkv d_conv", ""), "ssm": ssm}
+
+    def shard(self, tp=1, ep=1):
+        """Heads are split; the narrow middles of the two gates stay whole."""
+        return self.but(**self.split(tp, "n_heads"))
 
     def ops(self, run):
         x, v = "b l d_inner", "b l n_heads head_dim"
@@ -76,4 +81,23 @@ class KDA(DeltaRule):
             Op("delta", f"{heads}, {v} + {v} -> {v}"),
             Op("write", f"{key}, {v} + {S} -> {S}"),
             Op("read", f"{key}, {S} -> {v}"),
+        ]
+
+    def kept_fused(self, run):
+        """`chunk_kda` of fla 0.6.0 (ops/kda/chunk.py), which norms q and k and makes the decay.
+
+        It keeps two squares for each chunk, and makes the states and the solved values again.
+        """
+        x, heads = "b l d_inner", "b l n_heads"
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("conv_in", "b l d_qkv"),
+            *(Kept(name, x) for name in "qkv"),
+            *(Kept(f"{name}_rms", heads, "fp32") for name in "qk"),
+            *[Kept("decay_middle", "b l head_dim"), Kept("decay_in", x)],
+            *[Kept("beta_in", heads), Kept("beta", heads, "fp32")],
+            *(Kept(name, f"{heads} k") for name in ("scores", "system")),
+            *[Kept("gate_middle", "b l head_dim"), Kept("gate", x)],
+            *[Kept("y", x), Kept("rms", heads, "fp32")],
+            Kept("out", x, light=True),
         ]

@@ -42,6 +42,13 @@ class Gate(Block):
             Op("scale", "b l, b l d_model -> b l d_model"),
         ]
 
+    def kept_fused(self, run):
+        """Its input, which the block that it scales reads too, and that block's output."""
+        return [
+            Kept("x", "b l d_model", light=True),
+            *[Kept("gate", "b l"), Kept("scaled", "b l d_model")],
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Block):

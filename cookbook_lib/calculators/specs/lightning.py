@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import BITS, Block, choose
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 from cookbook_lib.calculators.specs.mamba2 import chunked, chunks
 
 
@@ -37,6 +38,10 @@ class Lightning(Block):
     def size(self, run):
         return super().size(run, **chunks(run, self.chunk_size))
 
+    def shard(self, tp=1, ep=1):
+        """Heads are split; the norm over all of them needs one more sum for each token."""
+        return self.but(**self.split(tp, "n_heads"))
+
     def ops(self, run):
         x = "b l d_inner"
         one_by_one = run.l == 1 or run.scan == "recurrent"
@@ -56,4 +61,16 @@ class Lightning(Block):
             Op("write", f"{k}, {v} -> {S}"),
             Op("carry", f"b l n_heads, {S} + {S} -> {S}"),
             Op("read", f"{k}, {S} -> {v}"),
+        ]
+
+    def kept_fused(self, run):
+        """`chunk_simple_gla` of fla 0.6.0 keeps q, k and v alone; they are SiLUs of qkv_proj."""
+        x = "b l d_inner"
+        return [
+            Kept("x", "b l d_model", light=True),
+            Kept("qkv_in", "b l d_qkv"),
+            Kept("qkv", "b l d_qkv", light=True),
+            *[Kept("y", x), Kept("rms", "b l", "fp32")],
+            Kept("gate", x),
+            Kept("out", x, light=True),
         ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 from cookbook_lib.calculators.specs.attention import seen
 
 
@@ -38,6 +39,11 @@ class MLA(Block):
         "latent": ("kv", "b s kv_lora_rank", ""),
         "k_rope": ("kv", "b s qk_rope_head_dim", ""),
     }
+
+    def shard(self, tp=1, ep=1):
+        """Heads are split; each rank makes all latents, with whole weights, for they belong to no
+        head: so does Megatron-Core (transformer/multi_latent_attention.py, "duplicated")."""
+        return self.but(**self.split(tp, "n_heads"))
 
     def size(self, run):
         return super().size(run, pairs=seen(run))
@@ -79,4 +85,21 @@ class MLA(Block):
             Op("kv_b_proj.weight", f"{x}, kv_lora_rank n_heads kv_head_dim -> {latent}"),
             Op("scores", "b l n_heads d_kv_a, b s d_kv_a -> b n_heads l s"),
             Op("values", f"b n_heads l s, b s kv_lora_rank -> {latent}"),
+        ]
+
+    def kept_fused(self, run):
+        """FlashAttention on expanded heads, with values narrower than keys; norms keep inputs."""
+        low = self.q_lora_rank is not None
+        queries = [
+            Kept("q_latent", "b l q_lora_rank"),
+            Kept("q_rms", "b l", "fp32"),
+            Kept("q_normed", "b l q_lora_rank", light=True),
+        ]
+        return [
+            Kept("x", "b l d_model", light=True),
+            *queries * low,
+            *[Kept("latent_and_k_rope", "b l d_kv_a"), Kept("rms", "b l", "fp32")],
+            Kept("latent_normed", "b l kv_lora_rank", light=True),
+            *[Kept("q", "b l d_q"), Kept("k", "b l d_q"), Kept("v", "b l d_v")],
+            *[Kept("out", "b l d_v"), Kept("logsumexp", "b l n_heads", "fp32")],
         ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import BITS, Block, choose
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 from cookbook_lib.calculators.specs.mamba2 import chunked, chunks
 
 
@@ -42,6 +43,10 @@ class MLSTM(Block):
 
     def size(self, run):
         return super().size(run, **chunks(run, self.chunk_size))
+
+    def shard(self, tp=1, ep=1):
+        """Heads are split, with their gates and norms."""
+        return self.but(**self.split(tp, "n_heads", "d_qk", "d_v"))
 
     def ops(self, run):
         v = "b l d_v"
@@ -91,4 +96,21 @@ class MLSTM(Block):
             Op("read", f"{k}, {C} -> {v}"),
             Op("read_norm", f"{k}, {k} -> {heads}"),
             Op("normalise", f"{heads}, {v} -> {v}"),
+        ]
+
+    def kept_fused(self, run):
+        """`mlstm_chunkwise__xl_chunk` of mlstm_kernels 2.0.6, which makes the states again.
+
+        The gates are kept as they were capped, by a tanh that keeps its result; n and m norm the
+        output.
+        """
+        heads = "b l n_heads"
+        return [
+            Kept("x", "b l d_model", light=True),
+            *[Kept("q", "b l d_qk"), Kept("k", "b l d_qk"), Kept("v", "b l d_v")],
+            *[Kept("capped", "b l d_if"), Kept("gates", "b l d_if", light=True)],
+            *[Kept("n", heads, "fp32"), Kept("m", heads, "fp32")],
+            *[Kept("y", "b l d_v"), Kept("mean", heads, "fp32"), Kept("rms", heads, "fp32")],
+            Kept("gate", "b l d_v"),
+            Kept("out", "b l d_v", light=True),
         ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cookbook_lib.calculators.costs import BITS, Block, choose
 from cookbook_lib.calculators.einsums import Op, linear
+from cookbook_lib.calculators.kept import Kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,11 @@ class RGLRU(Block):
         ssm = ("ssm", "b d_inner", self.ssm_dtype)
         return {"conv": ("conv", "b d_inner d_before", ""), "ssm": ssm}
 
+    def shard(self, tp=1, ep=1):
+        """Channels are split by the blocks of the gates' weights."""
+        parts = self.split(tp, "n_heads", "d_inner")
+        return self.but(n_heads=parts["n_heads"], d_rnn=parts["d_inner"])
+
     def ops(self, run):
         x, head = "b l d_inner", "b l n_heads head_dim"
         weights = "n_heads head_dim head_out"
@@ -59,4 +65,18 @@ class RGLRU(Block):
             Op("carry", f"{x}, {x} + {x} -> {x}"),
             Op("gate_y", f"{x}, {x} -> {x}"),
             *linear("linear_out", "d_inner", "d_model", bias=True),
+        ]
+
+    def kept_fused(self, run):
+        """The scan of google-deepmind/recurrentgemma (jax/pallas.py) keeps decay and output.
+
+        All between the gates' weights and the scan is taken for one kernel that keeps its inputs.
+        """
+        x = "b l d_inner"
+        kept = ("y_in", "conv_in", "conv_out", "input_gate_in", "recurrent_gate_in")
+        return [
+            Kept("x", "b l d_model", light=True),
+            *(Kept(name, x) for name in kept),
+            *[Kept("decay", x, light=True), Kept("scan_out", x)],
+            Kept("out", x, light=True),
         ]

@@ -116,22 +116,12 @@ class RWKV7(DeltaRule):
         x, heads, S = "b l d_inner", "b l nheads", "b c nheads key headdim"
         one, both = "b c k d_inner", "b c k d_inner two"
         names = "rwkag" if self.first else "rwkvag"
+        ones = ["kk_copied", "a_copied", "decay_k", "decay_r", "r", "decay_b", "total"]
+        pairs = ["vectors", "vectors_scored", "readers", "solved", "to_end"]
+        pairs += ["values", "values_copied"]
         inside = {
-            **dict.fromkeys(
-                ["kk_copied", "a_copied", "decay_k", "decay_r", "r", "decay_b", "total"], one
-            ),
-            **dict.fromkeys(
-                [
-                    "vectors",
-                    "vectors_scored",
-                    "readers",
-                    "solved",
-                    "to_end",
-                    "values",
-                    "values_copied",
-                ],
-                both,
-            ),
+            **dict.fromkeys(ones, one),
+            **dict.fromkeys(pairs, both),
             "through": "b c d_inner",
             "v_copied": one,
             "scores": "b c nheads pair two q k",
@@ -154,6 +144,25 @@ class RWKV7(DeltaRule):
             *(Kept(name, x, "fp32") for name in ("bonus_r", "bonus_k", "r_k", "bonus_v")),
             Kept("bonus", heads, "fp32"),
             *(Kept(name, x) for name in ("sum", "gate", "out")),
+        ]
+
+    def kept_fused(self, run):
+        """`chunk_rwkv7` of fla 0.6.0 keeps its six inputs alone; the mixes are light to make again.
+
+        Around it: ops/rwkv7/fused_addcmul.py, fused_k_update.py and gate_output_correction.py.
+        """
+        x, heads = "b l d_inner", "b l nheads"
+        names = "wag" if self.first else "wavg"
+        mixed = [] if self.first else [Kept("v_own", x), Kept("v_share", x)]
+        made = ("w", "k_mixed", "minus_kk", "kk_a", "normed", "out")
+        return [
+            *[Kept("x", "b l d_model", light=True), Kept("x_delta", "b l d_model", light=True)],
+            *(Kept(f"x_{name}", "b l d_model", light=True) for name in "rwkvag"),
+            *(Kept(f"middle_{name}", f"b l rank_{name}") for name in names),
+            *mixed,
+            *(Kept(name, x) for name in ("r", "w_share", "k", "v", "a", "g", "kk", "y")),
+            *(Kept(name, x, light=True) for name in made),
+            *(Kept(name, heads, "fp32") for name in ("kk_rms", "mean", "rms")),
         ]
 
 
