@@ -641,8 +641,8 @@ table(rows)
 # The chunks of this chapter are what the library runs where no kernel is installed. These rows put
 # them beside what transformers runs there, with the same weights, in turn in one run. They were
 # made by `cookbook bench block mamba2 --against transformers --out FILE` and are in the repository.
-# transformers' Mamba-1 goes token by token through slices of one tensor, and its backward pass fills
-# a tensor of that size for each token: it is measured on few tokens only.
+# transformers' Mamba-1 goes token by token through slices of one tensor, and its backward pass
+# fills a tensor of that size for each token: it is measured on few tokens only.
 
 # %%
 measured = results.committed("blocks")

@@ -24,7 +24,7 @@
 
 # %%
 from collections import defaultdict
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 import matplotlib.pyplot as plt
 import torch
@@ -152,41 +152,57 @@ table(
 # block of its own for each use, which costs parameters.
 
 # %%
-by_idea = scores("ablations")
-ideas = list(ablations(TASKS["copying"].vocab))
-params = {r["model"]: r["params"] for r in rows if r["experiment"] == "ablations"}
+TARGET = 0.9  # share of the letters copied right
+
+
+def learned(row):
+    """After how many steps a trial first copies that share of the letters; None: in none."""
+    pairs = zip(row["steps"], row["accuracy"], strict=True)
+    return next((step for step, share in pairs if share >= TARGET), None)
+
+
+trials = [r for r in rows if r["experiment"] == "ablations"]
+(budget,) = {r["budget"] for r in trials}
+never = 1.1 * budget  # where a trial is drawn that did not get there
+params = {r["model"]: r["params"] for r in trials}
+took = {
+    idea: sorted(learned(r) or never for r in trials if r["model"] == idea)
+    for idea in ablations(TASKS["copying"].vocab)
+}
 fig, ax = plt.subplots()
-for k, idea in enumerate(ideas):
-    values = by_idea["copying", idea]
-    ax.barh(
-        k,
-        mean(values),
-        0.7,
-        xerr=stdev(values),
-        color="C0",
-        error_kw={"lw": 1, "ecolor": plots.INK},
-    )
-    ax.annotate(f"{params[idea] / 1e3:.0f} k", (0.01, k), color="white", va="center")
-ax.set_yticks(range(len(ideas)), ideas)
+for k, steps in enumerate(took.values()):
+    done = [s for s in steps if s <= budget]
+    lost = steps[len(done) :]
+    ax.plot(done, [k] * len(done), "o", color="C0", alpha=0.6, markersize=7)
+    ax.plot(lost, [k + 0.13 * i for i in range(len(lost))], "x", color="C1", markersize=7)
+    ax.plot(median(steps), k, "|", color=plots.INK, markersize=22)
+ax.set_yticks(range(len(took)), [f"{idea}\n{params[idea] / 1e3:.0f} k" for idea in took])
 ax.invert_yaxis()
-ax.set(xlabel="share of letters copied right; parameters in the bars", xlim=(0, 1.05))
-ax.grid(axis="y")
-plots.show(fig, "Copying by Zamba2 and by Zamba2 without each of its ideas, mean of three seeds")
+ax.set(xlabel=f"steps until {TARGET:.0%} of the letters are right", xlim=(0, 1.17 * budget))
+ax.set_ylim(len(took) - 0.5, -0.5)
+plots.show(
+    fig,
+    "Steps that Zamba2, and Zamba2 without each of its ideas, need to learn copying: a dot for "
+    "each seed, a cross for one that did not get there, a bar at the median",
+)
 
 # %%
-whole, alone = by_idea["copying", "shared block"], by_idea["copying", "Mamba-2 only"]
-print(f"the shared block adds {mean(whole) - mean(alone):.2f}")
-for idea in ("no LoRA", "no concatenation", "a block for each use"):
-    change = mean(by_idea["copying", idea]) - mean(whole)
-    spread = max(stdev(whole), stdev(by_idea["copying", idea]))
-    seen = "more" if abs(change) > 2 * spread else "less"
-    print(f"{idea}: {change:+.2f}, {seen} than twice the deviation between seeds ({spread:.2f})")
-assert max(alone) < 0.6 and max(whole) > 0.9
+whole = took["shared block"]
+for idea, steps in took.items():
+    middle = f"{median(steps):.0f} steps" if median(steps) <= budget else "not reached"
+    apart = max(whole) < min(steps) or max(steps) < min(whole)
+    seen = "apart from those of the whole" if apart else "among those of the whole"
+    print(f"{idea}: median {middle}" + ("" if steps is whole else f"; its seeds lie {seen}"))
+    if idea not in ("shared block", "Mamba-2 only"):
+        assert not apart and median(steps) < 1.5 * median(whole)
+assert median(took["Mamba-2 only"]) > 2 * median(whole) and max(whole) <= budget
 
 # %% [markdown]
-# With a shared block some runs copy nearly all letters, which Mamba-2 alone does in none. Whether
-# LoRA, concatenation and sharing help is said by the lines above: where a change is smaller than
-# what the seeds alone do, it cannot be seen here.
+# With a shared block every run learns to copy; of Mamba-2 alone most do not, in the same time. It
+# also has fewer parameters (under its name), but more of the same alone do not bring the lookup:
+# the mixers above are equal in size. LoRA, concatenation and a second block make no difference that
+# five seeds could show. That is the verdict at this scale, no more: copying one passage asks a
+# shared block to do one thing only, so there is nothing for its uses to differ in.
 #
 # ## What a tiny model can show, and what it cannot
 #
