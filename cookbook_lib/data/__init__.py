@@ -1,0 +1,1 @@
+"""Data: reading, counting tokens, filtering, removing duplicates, as one pipeline."""
