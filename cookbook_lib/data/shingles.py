@@ -64,7 +64,7 @@ def shingles(texts: Sequence[bytes], n: int, kind: Kind = "words") -> Shingles:
 
 def words(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where words begin, and one behind their ends, in lines of bytes."""
-    inside = np.concatenate([[False], data > 32])
+    inside = np.concatenate([[False], (data != 32) & (data != 10)])
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     return edges[::2], edges[1::2]
 
