@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cookbook_lib.data.minhash import BLOCK
 from cookbook_lib.data.shingles import BASE, mixed
 
 
@@ -41,7 +42,7 @@ def gauss(degree: int) -> tuple[np.ndarray, np.ndarray]:
     return (at + 1) / 2, weight / 2
 
 
-def choose(threshold: float, permutations: int, positive: float = 0.5) -> Banding:
+def choose(threshold: int | float, permutations: int, positive: float = 0.5) -> Banding:
     """The banding with the least weighted error, as datasketch's MinHashLSH chooses it.
 
     `positive` is the weight of false positives; false negatives have the rest.
@@ -61,18 +62,25 @@ def choose(threshold: float, permutations: int, positive: float = 0.5) -> Bandin
     return min(options, key=cost)
 
 
-def band_keys(signed: np.ndarray, banding: Banding) -> np.ndarray:
-    """One 64-bit key for each document and band, uint64 of shape (bands, documents)."""
+def band_keys(signed: np.ndarray, banding: Banding) -> Iterator[np.ndarray]:
+    """Band by band, one 64-bit key for each document."""
     bands, rows = banding
     if bands < 1 or rows < 1 or bands * rows > signed.shape[1]:
         raise ValueError(
             f"bands x rows is {bands} x {rows}, expected at most {signed.shape[1]} rows in all"
         )
-    parts = signed[:, : bands * rows].reshape(-1, bands, rows).transpose(1, 2, 0)
-    keys = np.zeros((bands, len(signed)), np.uint64)
-    for row in range(rows):
-        keys = mixed((keys + parts[:, row]) * np.uint64(BASE))
-    return keys
+    for band in range(bands):
+        yield keys(signed, band * rows, (band + 1) * rows)
+
+
+def keys(signed: np.ndarray, first: int, last: int) -> np.ndarray:
+    """A hash of some columns of each row; the rows may lie on disk."""
+    out = np.zeros(len(signed), np.uint64)
+    for at in range(0, len(signed), BLOCK):
+        part, key = signed[at : at + BLOCK], out[at : at + BLOCK]
+        for column in range(first, last):
+            key[:] = mixed((key + part[:, column]) * np.uint64(BASE))
+    return out
 
 
 def candidates(keys: np.ndarray, window: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray]]:

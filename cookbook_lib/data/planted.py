@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VOCABULARY = 50_000  # so many words that no two texts share 13 in a row by chance
+LETTERS = 4  # of a word: half a million words, so no two texts share 13 in a row by chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +31,5 @@ def pair(wanted: float, rng: np.random.Generator, n: int = 13, grams: int = 200)
 
 
 def text(rng: np.random.Generator, words: int) -> list[str]:
-    return [f"w{k}" for k in rng.integers(VOCABULARY, size=words)]
+    letters = rng.integers(97, 123, size=(words, LETTERS), dtype=np.uint8)
+    return [bytes(word).decode() for word in letters]

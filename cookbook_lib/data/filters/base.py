@@ -1,7 +1,7 @@
 """What a filter is: a feature of a document, and the bounds outside which it is dropped."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
 from typing import Any, Literal
@@ -17,6 +17,7 @@ class Page:
 
     text: str  # as it will be kept
     raw: str  # as it was read, before any edit
+    record: Mapping[str, Any] = field(default_factory=dict)  # its other fields
 
     @cached_property
     def words(self) -> list[str]:
@@ -61,8 +62,8 @@ class FilterSet:
     filters: tuple[Filter, ...]
     edit: Callable[[str], str] | None = None
 
-    def page(self, text: str) -> Page:
-        return Page(self.edit(text) if self.edit else text, text)
+    def page(self, text: str, record: Mapping[str, Any] | None = None) -> Page:
+        return Page(self.edit(text) if self.edit else text, text, record or {})
 
     def judge(self, page: Page) -> tuple[str, str] | None:
         """None if all filters say True, else the first that does not, and why."""

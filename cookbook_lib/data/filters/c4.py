@@ -5,6 +5,7 @@ their last marks rather than by NLTK's model. The list of bad words is the shipp
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 from cookbook_lib.data.filters.base import Filter, FilterSet, Page
@@ -26,8 +27,11 @@ CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")  # c4_utils.py, _
 SENTENCE_END = re.compile(r"[.?!](?=[\"'”’)\]]*(?:\s|$))")
 
 
-def c4(words: Path | None = None) -> FilterSet:
-    """The edit that keeps good lines, and the filters for whole pages."""
+def c4(words: Path | None = None, ended: bool = True) -> FilterSet:
+    """The edit that keeps good lines, and the filters for whole pages.
+
+    With `ended` false a line needs no mark at its end, as in FineWeb's use of these rules.
+    """
     bad = word_lists(words)
     listed = (*bad["sexual"], *bad["profanity"])
 
@@ -35,7 +39,7 @@ def c4(words: Path | None = None) -> FilterSet:
         return sum(1 for _ in SENTENCE_END.finditer(page.text))
 
     return FilterSet(
-        edit=good_lines,
+        edit=partial(good_lines, ended=ended),
         filters=(
             Filter(name="lorem_ipsum", feature=lambda p: "lorem ipsum" in p.raw.lower(), most=0),
             Filter(name="braces", feature=lambda p: "{" in p.raw, most=0),  # section 2.2
@@ -45,7 +49,7 @@ def c4(words: Path | None = None) -> FilterSet:
     )
 
 
-def good_lines(text: str) -> str:
+def good_lines(text: str, ended: bool = True) -> str:
     """The lines that end a sentence, have five words, and speak of neither scripts nor cookies."""
     kept = []
     for line in text.splitlines():
@@ -53,8 +57,7 @@ def good_lines(text: str) -> str:
         split = line.split()
         lower = line.lower()
         if (
-            line.endswith(END_MARKS)
-            and not line.endswith("...")
+            (not ended or (line.endswith(END_MARKS) and not line.endswith("...")))
             and len(split) >= WORDS_A_LINE
             and max(map(len, split)) <= LONGEST_WORD
             and "javascript" not in lower
