@@ -53,14 +53,26 @@ class Kept:
         return out[: len(self)], valid
 
     def take(self, places: np.ndarray, name: str) -> list[str]:
-        """Values of one column at places that ascend."""
+        """Values of one column at places that ascend; reads the row groups that hold them."""
         out = []
-        for i in range(len(self.paths)):
-            low, high = np.searchsorted(places, self.starts[i : i + 2])
+        for start, end, path in zip(self.starts, self.starts[1:], self.paths, strict=False):
+            low, high = np.searchsorted(places, (start, end))
             if high > low:
-                rows = places[low:high] - self.starts[i]
-                out += pq.read_table(self.paths[i], columns=[name])[name].take(rows).to_pylist()
+                with pq.ParquetFile(path) as stored:
+                    out += picked(stored, places[low:high] - start, name)
         return out
+
+
+def picked(stored: pq.ParquetFile, rows: np.ndarray, name: str) -> list[str]:
+    out, start = [], 0
+    for group in range(stored.num_row_groups):
+        end = start + stored.metadata.row_group(group).num_rows
+        low, high = np.searchsorted(rows, (start, end))
+        if high > low:
+            column = stored.read_row_group(group, columns=[name])[name]
+            out += column.take(rows[low:high] - start).to_pylist()
+        start = end
+    return out
 
 
 def find_duplicates(

@@ -91,7 +91,7 @@ class MinHash:
     permutations: int = 128
     bands: int = 0
     rows: int = 0
-    verify: Literal["none", "signature", "exact"] = "signature"
+    verify: Literal["none", "signature", "exact"] = "exact"
     across: bool = False
     seed: int = 0
 
