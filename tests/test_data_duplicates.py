@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cookbook_lib.data.banding import Banding, band_keys, candidates, choose, collision, errors
-from cookbook_lib.data.clusters import cluster, components, dropped, survivors
+from cookbook_lib.data.clusters import (
+    cluster,
+    components,
+    dropped,
+    nearest,
+    stars,
+    survivors,
+)
 from cookbook_lib.data.minhash import jaccard, minhash, permutations, signatures, similarity
 from cookbook_lib.data.planted import pair
 from cookbook_lib.data.shingles import normalise, shingles
@@ -189,6 +196,44 @@ def test_a_bridge_that_is_not_a_duplicate_joins_nothing_once_pairs_are_verified(
     assert cluster(signed, loose).tolist() == [0, 0, 0]  # 0.33 each, and nothing in common at all
     verified = cluster(signed, loose, lambda i, j: similarity(signed, i, j) >= 0.6)
     assert verified.tolist() == [0, 1, 2]
+
+
+@given(st.integers(1, 30), st.data())
+def test_stars_are_those_of_the_greedy_rule(n, data):
+    """Best first, each document that is left stays and drops those that are like it."""
+    place = st.integers(0, n - 1)
+    found = data.draw(st.lists(st.tuples(place, place).filter(lambda p: p[0] != p[1])))
+    priority = np.array(data.draw(st.permutations(range(n))))
+    like = {frozenset(p) for p in found}
+    stays: list[int] = []
+    expected = np.arange(n)
+    for i in np.argsort(priority).tolist():
+        better = [k for k in stays if frozenset((i, k)) in like]
+        if better:
+            expected[i] = better[0]
+        else:
+            stays.append(i)
+    a, b = (np.array([p[k] for p in found], int) for k in (0, 1))
+    assert np.array_equal(nearest(a, b, priority), expected)
+
+
+def test_a_chain_drops_only_what_is_like_the_survivor():
+    """Each of five texts is like the next one; the ends have nothing in common."""
+    words = [f"w{i}" for i in range(300)]
+    texts = [" ".join(words[i * 50 : i * 50 + 100]) for i in range(5)]
+    sets = shingles([normalise(t) for t in [*texts, ""]], 1)
+    signed, loose = minhash(sets, 128), Banding(128, 1)
+    parts = sets.sets()
+
+    def verify(a, b):
+        return np.array([jaccard(parts[i], parts[j]) > 0.3 for i, j in zip(a, b, strict=True)])
+
+    valid = sets.counts > 0
+    assert cluster(signed, loose, verify, valid).tolist() == [0, 0, 0, 0, 0, 5]
+    keeper = stars(signed, loose, np.arange(6), verify, valid)
+    assert keeper.tolist() == [0, 0, 2, 2, 4, 5]
+    last_first = np.arange(6)[::-1].copy()
+    assert stars(signed, loose, last_first, verify, valid).tolist() == [0, 2, 2, 4, 4, 5]
 
 
 def test_verification_sees_pairs_that_share_a_bucket_with_a_stranger_before_them():

@@ -45,6 +45,55 @@ def cluster(
     return out[first]
 
 
+def stars(
+    signed: np.ndarray,
+    banding: Banding,
+    priority: np.ndarray,
+    verify: Verify | None = None,
+    valid: np.ndarray | None = None,
+    window: int = 256,
+) -> np.ndarray:
+    """The place of the document that stays, for each document: itself, or one of its own pairs.
+
+    Unlike in a cluster, which chains can draw out, nothing goes for the sake of a document that it
+    is not like. `priority` is each document's rank, 0 the best, and no two have the same.
+    """
+    first = equal(keys(signed, 0, signed.shape[1]), valid)
+    best = np.full(len(first), len(first))
+    np.minimum.at(best, first, priority)  # of equal signatures the best speaks for all
+    at = np.argsort(priority)
+    speaker = at[best[first]]
+    distinct = np.flatnonzero(
+        (speaker == np.arange(len(first))) & (True if valid is None else valid)
+    )
+    pairs = np.empty(0, np.int64)
+    for band in band_keys(signed, banding):
+        for a, b in candidates(band[distinct], window):
+            pairs = np.union1d(pairs, a * len(distinct) + b)
+    a, b = (distinct[x] for x in np.divmod(pairs, max(1, len(distinct))))
+    if verify is not None and len(a):
+        passed = verify(a, b)
+        a, b = a[passed], b[passed]
+    return nearest(a, b, priority)[speaker]
+
+
+def nearest(a: np.ndarray, b: np.ndarray, priority: np.ndarray) -> np.ndarray:
+    """Best first, each place that is left stays and drops its neighbours; which one drops each."""
+    swap = priority[a] > priority[b]
+    a, b = np.where(swap, b, a), np.where(swap, a, b)
+    gone, left = np.zeros(len(priority), bool), (a, b)
+    while len(left[0]):  # all at once: who has no better neighbour left is certain to stay
+        waits = np.zeros(len(priority), bool)
+        waits[left[1]] = True
+        gone[left[1][~waits[left[0]]]] = True
+        live = ~gone[left[0]] & ~gone[left[1]]
+        left = (left[0][live], left[1][live])
+    best = np.where(gone, len(priority), priority)
+    stays = ~gone[a] & gone[b]
+    np.minimum.at(best, b[stays], priority[a[stays]])
+    return np.argsort(priority)[best]
+
+
 def equal(key: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """The label of each document: the first place of the same key."""
     label = np.arange(len(key))
@@ -88,11 +137,17 @@ def survivors(
     places = np.flatnonzero(shared[label])
     if not len(places):
         return keeper
-    by_id = np.argsort(np.argsort(np.array(ids(places), object)))
-    order = places[np.lexsort((by_id, -length[places], rank[places], label[places]))]
+    order = best_first(rank[places], length[places], ids(places))
+    order = places[order[np.argsort(label[places[order]], kind="stable")]]
     starts = np.flatnonzero(np.append(True, label[order][1:] != label[order][:-1]))
     keeper[order] = np.repeat(order[starts], np.diff(np.append(starts, len(order))))
     return keeper
+
+
+def best_first(rank: np.ndarray, length: np.ndarray, ids: list[str]) -> np.ndarray:
+    """The order in which documents survive."""
+    by_id = np.argsort(np.argsort(np.array(ids, object), kind="stable"))
+    return np.lexsort((by_id, -length, rank))
 
 
 def dropped(keeper: np.ndarray, rank: np.ndarray, across: bool = False) -> np.ndarray:

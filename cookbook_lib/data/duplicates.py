@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cookbook_lib.data.clusters import cluster, dropped, equal, survivors
+from cookbook_lib.data.clusters import best_first, cluster, dropped, equal, stars, survivors
 from cookbook_lib.data.minhash import jaccard, similarity
 from cookbook_lib.data.pipeline import Pipeline
 from cookbook_lib.data.shingles import normalise, shingles
@@ -90,17 +90,26 @@ def find_duplicates(
         started = time.perf_counter()
         here = np.flatnonzero(by < 0)
         store = folder / f"{name}.keys"
+
+        def ids(places: np.ndarray, here: np.ndarray = here) -> list[str]:
+            return kept.take(here[places], "id")
+
         if isinstance(step, MinHash):
             raw, valid = kept.keys(name, 4 * step.permutations, store)
             signed = raw.view("<u4") if len(here) == len(kept) else raw[here].view("<u4")
             verify = verifier(step, signed, here, kept)
-            label = cluster(signed, step.banding(), verify, valid[here])
+            if step.clusters == "stars":
+                order = best_first(rank[here], length[here], kept.take(here, "id"))
+                priority = np.empty(len(here), np.int64)
+                priority[order] = np.arange(len(here))
+                keeper = stars(signed, step.banding(), priority, verify, valid[here])
+            else:
+                label = cluster(signed, step.banding(), verify, valid[here])
+                keeper = survivors(label, rank[here], length[here], ids)
         else:
             raw, valid = kept.keys(name, 16, store)
             label = equal(np.ascontiguousarray(raw[here]).view("V16").ravel(), valid[here])
-        keeper = survivors(
-            label, rank[here], length[here], lambda places, here=here: kept.take(here[places], "id")
-        )
+            keeper = survivors(label, rank[here], length[here], ids)
         gone = dropped(keeper, rank[here], step.across)
         by[here[gone]], stays[here[gone]] = number, here[keeper[gone]]
         del raw

@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]  # pass, done, of how many
 def run(
     pipeline: Pipeline,
     out: Path,
-    workers: int = 2,
+    workers: int = 1,
     progress: Progress = lambda *_: None,
     engine: str = "local",
     address: str | None = None,

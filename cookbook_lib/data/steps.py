@@ -92,6 +92,7 @@ class MinHash:
     bands: int = 0
     rows: int = 0
     verify: Literal["none", "signature", "exact"] = "exact"
+    clusters: Literal["chains", "stars"] = "chains"  # stars: each is like the one that stays
     across: bool = False
     seed: int = 0
 
