@@ -16,6 +16,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "models": "cookbook_lib.commands.models:models",
     "cost": "cookbook_lib.commands.cost:cost",
     "generate": "cookbook_lib.commands.generate:generate",
+    "tokens": "cookbook_lib.commands.tokens:tokens",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
@@ -43,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
 
 EXTRAS = {  # module -> its extra
     **dict.fromkeys(("torch", "einops", "jaxtyping", "safetensors", "tokenizers"), "blocks"),
+    **dict.fromkeys(("fsspec", "gigatoken", "orjson", "pyarrow", "tiktoken", "zstandard"), "data"),
     "matplotlib": "recipes",
+    "ray": "test",
 }
 
 
