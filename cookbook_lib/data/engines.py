@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from queue import Empty, Queue
 from threading import Thread
@@ -39,7 +40,8 @@ def local(job: Job, todo: Numbered, told: Told, workers: int) -> Results:
     hands = [Hand(job, threads) for _ in range(count)]
     try:
         for hand in hands:
-            Thread(target=hand.work, args=(waiting, news), daemon=True).start()
+            hand.thread = Thread(target=hand.work, args=(waiting, news), daemon=True)
+            hand.thread.start()
         left = len(todo)
         while left:
             kind, index, thing = news.get()
@@ -51,16 +53,17 @@ def local(job: Job, todo: Numbered, told: Told, workers: int) -> Results:
             else:
                 raise Stop(thing) if kind == "stop" else ValueError(thing)
     finally:
+        waiting.queue.clear()
         for hand in hands:
-            hand.process.kill()
-            hand.process.wait()
+            hand.end()
 
 
 class Hand:
     """One worker process, and what this process does to keep it busy."""
 
     def __init__(self, job: Job, threads: int):
-        self.job, self.threads = job, threads
+        self.job, self.threads, self.over = job, threads, False
+        self.thread: Thread
         self.start()
 
     def start(self) -> None:
@@ -79,6 +82,20 @@ class Hand:
         self.process.stdin.write(json.dumps(thing) + "\n")
         self.process.stdin.flush()
 
+    def end(self) -> None:
+        """End the process, whatever it does; then the thread, which waits for it."""
+        self.over = True
+        self.process.kill()
+        self.thread.join()
+        self.stop()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        with suppress(OSError):  # what it did not take
+            self.process.stdin.close()
+
     def work(self, waiting: Queue, news: Queue) -> None:
         """Count pieces until none waits; a piece whose worker died is tried again."""
         while True:
@@ -89,7 +106,9 @@ class Hand:
             for _ in range(TRIES):
                 if self.one(index, piece, news):
                     break
-                self.process.wait()
+                if self.over:
+                    return
+                self.stop()
                 self.start()
             else:
                 said = f"{piece.file.path}: its worker died {TRIES} times; is there enough memory?"

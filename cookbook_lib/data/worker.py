@@ -5,6 +5,7 @@ keeps Python's lock out of the way and survives what a piece may do to it. It en
 """
 
 import json
+import os
 import sys
 from dataclasses import replace
 from typing import Any
@@ -17,9 +18,12 @@ from cookbook_lib.data.reading import Piece
 
 def main() -> None:
     job = Job(**json.loads(sys.stdin.readline()))
-    for line in sys.stdin:
-        index, piece = json.loads(line)
-        say(answer(job, index, piece_of(piece)))
+    try:
+        for line in sys.stdin:
+            index, piece = json.loads(line)
+            say(answer(job, index, piece_of(piece)))
+    except BrokenPipeError:  # no one listens any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer(job: Job, index: int, piece: Piece) -> dict[str, Any]:
