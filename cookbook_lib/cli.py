@@ -21,6 +21,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
+        "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
     },
 }
 

@@ -166,7 +166,7 @@ def test_a_fast_tokenizer_that_errs_is_found_out_and_not_used(tokenizers, corpus
 
     loaded = encoding.load(tokenizers["byte-level"])
 
-    def wrong(texts: list[str]) -> encoding.Encoded:
+    def wrong(texts: list[str], ids: bool = True) -> encoding.Encoded:
         return loaded.fast([t.replace("state", "stat e") for t in texts])
 
     broken = replace(loaded, fast=wrong)

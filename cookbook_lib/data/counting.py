@@ -26,10 +26,9 @@ def count_piece(job: Job, index: int, piece: Piece, told: Told = lambda b, t: No
     `Stop` if the job is strict, `ValueError` for what cannot be written.
     """
     tokenizer = load(job.tokenizer, job.special_tokens, job.parallel)
-    if tokenizer.fast is None:
-        return counted(job, index, piece, tokenizer, tokenizer.exact, told) | {
-            "slow": tokenizer.why_exact
-        }
+    if job.exact or tokenizer.fast is None:
+        why = "as asked" if job.exact else tokenizer.why_exact
+        return counted(job, index, piece, tokenizer, tokenizer.exact, told) | {"slow": why}
     try:
         return counted(job, index, piece, tokenizer, tokenizer.fast, told)
     except Differs as error:
@@ -45,18 +44,18 @@ def counted(
     shard = new_shard(job, index, tokenizer) if job.shards else None
     try:
         for turn, batch in enumerate(batches(job, piece, damage, result)):
-            ids, lengths = encode([t.text for t in batch])
+            ids, lengths = encode([t.text for t in batch], ids=shard is not None)
             if encode is tokenizer.fast:
                 some = sample([t.text for t in batch], turn)
                 prove(tokenizer.fast, tokenizer.exact, some)
             nbytes = sum(t.nbytes for t in batch)
             result["documents"] += len(batch)
-            result["tokens"] += len(ids)
+            result["tokens"] += (tokens := int(lengths.sum()))
             result["characters"] += sum(len(t.text) for t in batch)
             result["bytes"] += nbytes
             if shard:
                 shard.append(ids, lengths)
-            told(nbytes, len(ids))
+            told(nbytes, tokens)
         if shard and not result["documents"]:
             shard.discard()  # no reader can map an empty file
             shard = None

@@ -14,6 +14,7 @@ class Job:
     tokenizer: str
     field: str = "text"
     special_tokens: bool = False
+    exact: bool = False  # never the fast tokenizer
     strict: bool = False  # stop at the first damage
     shards: str | None = None  # a folder that shards are written to
     end: str | None = None  # a token behind each document in the shards

@@ -61,6 +61,7 @@ def count(
     out: Path | None = None,
     end: str | None = None,
     shard_bytes: int = PIECE,
+    exact: bool = False,
     strict: bool = False,
     watch: Watch = lambda pieces, done: lambda nbytes, tokens: None,
 ) -> Report:
@@ -90,6 +91,7 @@ def count(
         tokenizer=tokenizer,
         field=field,
         special_tokens=special_tokens,
+        exact=exact,
         strict=strict,
         shards=kept.shards,
         end=end,
