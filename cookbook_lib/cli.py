@@ -17,11 +17,13 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "cost": "cookbook_lib.commands.cost:cost",
     "generate": "cookbook_lib.commands.generate:generate",
     "data": "cookbook_lib.commands.data:data",
+    "tokens": "cookbook_lib.commands.tokens:tokens",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
         "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
+        "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
     },
 }
 
@@ -45,8 +47,11 @@ def main(argv: list[str] | None = None) -> None:
 
 EXTRAS = {  # module -> its extra
     **dict.fromkeys(("torch", "einops", "jaxtyping", "safetensors", "tokenizers"), "blocks"),
-    **dict.fromkeys(("numpy", "orjson", "pyarrow", "zstandard"), "data"),
+    **dict.fromkeys(
+        ("fsspec", "gigatoken", "numpy", "orjson", "pyarrow", "tiktoken", "zstandard"), "data"
+    ),
     "matplotlib": "recipes",
+    "ray": "test",
 }
 
 

@@ -202,7 +202,7 @@ def test_two_runs_on_one_folder_refuse_each_other_and_another_plan_too(tmp_path)
     pipeline = load(tmp_path / "p.toml")
     with claimed(tmp_path / "out"):
         refused = subprocess.run(command(tmp_path, "out"), capture_output=True, text=True)
-    assert refused.returncode == 2 and "another run is writing there" in refused.stderr
+    assert refused.returncode == 2 and "in use by another run" in refused.stderr
     run(pipeline, tmp_path / "out")
     with pytest.raises(ValueError, match="holds the result of another pipeline or other input"):
         run(Pipeline(sources=pipeline.sources, steps=(Exact(),)), tmp_path / "out")

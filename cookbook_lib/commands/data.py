@@ -16,7 +16,7 @@ def data(
     out: Path,
     preset: str | None = None,
     format: Literal["parquet", "jsonl"] | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: str | None = None,
     workers: int = 2,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
@@ -31,7 +31,7 @@ def data(
         out: folder for kept/, removed/ and report.json
         preset: the steps for paths: zyda (if nothing is said), zyda-2, c4, gopher, fineweb
         format: of the documents that are kept, parquet if nothing is said
-        tokenizer: a tokenizer.json, to count tokens too
+        tokenizer: a tokenizer.json or tiktoken:NAME, to count tokens too
         workers: processes
         engine: run them here, or as tasks of a Ray cluster that sees the same files
         address: of the cluster; without it, one is started here
@@ -64,7 +64,7 @@ def data(
         sys.exit(3)
 
 
-def of_paths(paths: list[str], preset: str, format: str, tokenizer: Path | None):
+def of_paths(paths: list[str], preset: str, format: str, tokenizer: str | None):
     """A pipeline of a preset's steps; each path is a source of its own name."""
     from cookbook_lib.data.pipeline import Pipeline
     from cookbook_lib.data.steps import Source, steps_of
@@ -73,7 +73,7 @@ def of_paths(paths: list[str], preset: str, format: str, tokenizer: Path | None)
         sources=tuple(Source(name=path, paths=(path,)) for path in dict.fromkeys(paths)),
         steps=steps_of(preset),
         format=format,
-        tokenizer=tokenizer and str(tokenizer),
+        tokenizer=tokenizer,
     )
 
 

@@ -13,6 +13,8 @@ from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cookbook_lib.data.compression import Damaged
+
 KINDS = {
     **dict.fromkeys((".jsonl", ".ndjson", ".jsonlines"), "jsonl"),
     **dict.fromkeys((".txt", ".text"), "txt"),
@@ -41,10 +43,13 @@ class File:
         return self.codec is None and self.kind in ("jsonl", "parquet", "arrow")
 
     def open(self) -> Any:
-        """Its bytes as they are stored, as an open file."""
+        """Its bytes as they are stored, as an open file. `Damaged` if it cannot be opened."""
         if self.path == "-":
             return sys.stdin.buffer
-        return open_remote(self.path) if is_remote(self.path) else open(self.path, "rb")
+        try:
+            return open_remote(self.path) if is_remote(self.path) else open(self.path, "rb")
+        except OSError as error:
+            raise Damaged(f"cannot be opened: {error.strerror or error}", 0) from None
 
 
 STDIN = File(path="-", source="-", kind="jsonl")

@@ -32,7 +32,7 @@ class Pipeline:
     sources: tuple[Source, ...]
     steps: tuple[Step, ...]
     format: Literal["parquet", "jsonl"] = "parquet"
-    tokenizer: str | None = None  # a tokenizer.json: counts tokens in the report
+    tokenizer: str | None = None  # as for `cookbook tokens`: counts tokens in the report
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
@@ -71,8 +71,8 @@ def load(path: Path) -> Pipeline:
         if (preset is None) == (rows is None):
             raise ValueError("expected either a preset or [[steps]]")
         steps = steps_of(preset) if rows is None else tuple(map(step_of, rows))
-        if tokenizer := table.get("tokenizer"):
-            table["tokenizer"] = at(path, tokenizer)
+        if "tokenizer" in table and not table["tokenizer"].startswith("tiktoken:"):
+            table["tokenizer"] = at(path, table["tokenizer"])
         here = [replace(s, paths=tuple(at(path, p) for p in s.paths)) for s in sources]
         return made(Pipeline, {"sources": here, "steps": list(steps), **table}, "a pipeline")
     except (OSError, ValueError, TypeError, AttributeError) as error:

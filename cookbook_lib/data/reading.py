@@ -7,8 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from cookbook_lib.data.compression import Damaged
 from cookbook_lib.data.files import File
-from cookbook_lib.data.formats import Damage, Reason, Same, kind, lines_before, not_utf8, reader
+from cookbook_lib.data.formats import (
+    Damage,
+    Reason,
+    Rows,
+    Same,
+    kind,
+    lines_before,
+    lost,
+    not_utf8,
+    reader,
+)
 
 PIECE = 1 << 25  # bytes of a file that one worker reads, 32 MiB
 SHRINKS = {"parquet": 4}  # text is about this much larger than the file
@@ -22,6 +33,11 @@ class Piece:
     file: File
     part: int = 0
     parts: int = 1
+
+    @property
+    def share(self) -> float:
+        """Its bytes in the file."""
+        return self.file.size / self.parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +76,7 @@ def texts(
     file, unit = piece.file, UNITS.get(piece.file.kind, "row")
     wanted = None if fields is None else list(dict.fromkeys([field, *fields]))
     before = None  # lines of earlier parts, counted when first asked for
-    for row in reader(file.kind)(file, piece.part, piece.parts, wanted):
+    for row in rows(piece, wanted):
         if type(row) is not Damage:
             number, record = row
             text = decoded(record.get(field))
@@ -79,6 +95,14 @@ def texts(
             )
             row = replace(row, number=row.number + before)
         yield row
+
+
+def rows(piece: Piece, fields: list[str] | None) -> Rows:
+    """What the format's reader finds; a file that cannot be opened is damage too."""
+    try:
+        yield from reader(piece.file.kind)(piece.file, piece.part, piece.parts, fields)
+    except Damaged as error:
+        yield lost(piece.file, error)
 
 
 def missing(record: Mapping[str, Any], field: str) -> str:

@@ -1,7 +1,7 @@
 """Files that are whole or not there, and a folder that belongs to one run."""
 
-import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from cookbook_lib.data.ledger import lock, write
 from cookbook_lib.data.tally import Entry
 
 
@@ -25,8 +26,7 @@ def part(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, thing: Any) -> None:
-    with part(path) as temporary:
-        temporary.write_text(json.dumps(thing))
+    write(path, json.dumps(thing))
 
 
 def removed(entry: Entry, source: str, step: str, reason: str, why: str, **more: Any) -> bytes:
@@ -40,12 +40,10 @@ def claimed(out: Path) -> Iterator[None]:
     """The folder for this run alone, until the process ends in whatever way."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
+        held = lock(out / ".lock")
     except OSError as error:
         raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"{out}: another run is writing there") from None
+    try:
         yield
+    finally:
+        os.close(held)

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
 Task = tuple[Callable[..., None], tuple]
+TRIES = 9  # of one task, if its worker or its node dies
 Done = Callable[[int], None]  # is told how many tasks are done
 
 
@@ -51,16 +52,30 @@ def end_with(parent: int) -> None:
 
 
 def on_ray(tasks: list[Task], address: str | None, done: Done) -> None:
-    """Run tasks on a Ray cluster whose nodes see the same files; Ray repeats what a node loses."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    """Run tasks on a Ray cluster; Ray runs the tasks of what dies again.
+
+    All nodes must see the files and the output folder under the same paths.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports nothing to its makers
     import ray
 
-    if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, include_dashboard=False)
-    remote = ray.remote(max_retries=8)(lambda function, arguments: function(*arguments))
-    left = [remote.remote(function, arguments) for function, arguments in tasks]
-    total = len(left)
-    while left:
-        ready, left = ray.wait(left)
-        ray.get(ready)
-        done(total - len(left))
+    mine = not ray.is_initialized()
+    if mine:
+        ray.init(address, log_to_driver=False, logging_level="error")
+    try:
+        task = ray.remote(num_cpus=1, max_retries=TRIES)(call)
+        left = [task.remote(function, arguments) for function, arguments in tasks]
+        while left:
+            ready, left = ray.wait(left)
+            try:
+                ray.get(ready)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            done(len(tasks) - len(left))
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def call(function: Callable[..., None], arguments: tuple) -> None:
+    function(*arguments)
