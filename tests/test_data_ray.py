@@ -1,4 +1,4 @@
-"""On a Ray cluster of two nodes the counts and shards are those of one process, also when a worker
+"""On a Ray cluster of two nodes the results are those of one process, also when a worker
 is killed and a node is lost half-way."""
 
 import json
@@ -15,6 +15,9 @@ import ray
 import tokenizers as hf
 from tokenizers import models, pre_tokenizers, trainers
 
+from cookbook_lib.data.pipeline import Pipeline
+from cookbook_lib.data.runs import run
+from cookbook_lib.data.steps import PRESETS, Source
 from cookbook_lib.data.tokens import count
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own, many
@@ -74,7 +77,7 @@ def test_a_killed_worker_and_a_lost_node_change_nothing(cluster, tmp_path):
     assert shards(tmp_path / "ray") == shards(tmp_path / "local")
 
 
-def lose_a_worker() -> int:
+def lose_a_worker(task: bytes = b"count_piece") -> int:
     """Kill -9 one process that runs a task."""
     for _ in range(200):
         for process in Path("/proc").glob("[0-9]*"):
@@ -82,7 +85,7 @@ def lose_a_worker() -> int:
                 name = (process / "cmdline").read_bytes()
             except OSError:
                 continue
-            if name.startswith(b"ray::count_piece"):
+            if name.startswith(b"ray::" + task):
                 os.kill(int(process.name), signal.SIGKILL)
                 return int(process.name)
         time.sleep(0.02)
@@ -91,3 +94,33 @@ def lose_a_worker() -> int:
 
 def shards(out: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in (out / "shards").iterdir()}
+
+
+def test_a_pipeline_on_the_cluster_writes_what_one_process_writes(cluster, tmp_path):
+    texts = [p.read_text() for p in SOURCES]
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for k in range(12):
+        rows = "".join(json.dumps({"text": f"{k} {t}"}) + "\n" for t in texts)
+        (folder / f"{k:02}.jsonl").write_text(rows)
+    source = Source(name="code", paths=(str(folder),))
+    pipeline = Pipeline(sources=(source,), steps=PRESETS["zyda"], format="jsonl")
+    lost = []
+
+    def progress(name, done, total):
+        if not lost:
+            lost.append(lose_a_worker(b"call"))
+        elif len(lost) == 1:
+            lost.append(cluster.remove_node(cluster.nodes_to_lose[0], allow_graceful=False))
+
+    there = run(
+        pipeline, tmp_path / "ray", progress=progress, engine="ray", address=cluster.address
+    )
+    here = run(pipeline, tmp_path / "local")
+    assert len(lost) == 2 and there["kept"] == here["kept"] and there["steps"][1]["dropped"]
+    assert written(tmp_path / "ray") == written(tmp_path / "local")
+
+
+def written(out: Path) -> dict[str, bytes]:
+    files = (p for part in ("kept", "removed") for p in (out / part).iterdir())
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in files}
