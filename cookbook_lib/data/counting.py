@@ -6,8 +6,11 @@ counted again, elsewhere, with the same outcome.
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import Any
 
 from cookbook_lib.data.encoding import Differs, Encode, Tokenizer, load, prove, sample
@@ -43,7 +46,7 @@ def counted(
     damage: list[Damage] = []
     shard = new_shard(job, index, tokenizer) if job.shards else None
     try:
-        for turn, batch in enumerate(batches(job, piece, damage, result)):
+        for turn, batch in enumerate(ahead(batches(job, piece, damage, result))):
             ids, lengths = encode([t.text for t in batch], ids=shard is not None)
             if encode is tokenizer.fast:
                 some = sample([t.text for t in batch], turn)
@@ -74,6 +77,38 @@ def counted(
     }
 
 
+def ahead(found: Iterator[list[Text]]) -> Iterator[list[Text]]:
+    """The same, read by a thread that is at most two batches ahead."""
+    queue: Queue = Queue(2)
+    over = Event()
+
+    def put(thing: Any) -> None:
+        while not over.is_set():
+            with suppress(Full):
+                return queue.put(thing, timeout=0.1)
+
+    def read() -> None:
+        try:
+            for batch in found:
+                put(batch)
+                if over.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # raised where it is waited for
+            put(error)
+
+    thread = Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        while (thing := queue.get()) is not None:
+            if isinstance(thing, BaseException):
+                raise thing
+            yield thing
+    finally:
+        over.set()
+        thread.join()
+
+
 def batches(job: Job, piece: Piece, damage: list[Damage], result: dict) -> Iterator[list[Text]]:
     """The texts of a piece, some at a time; damage is put aside."""
     batch, size = [], 0
@@ -101,4 +136,4 @@ def new_shard(job: Job, index: int, tokenizer: Tokenizer):
     if job.end is not None and end is None:
         raise ValueError(f"end is {job.end!r}, expected a token of {tokenizer.name}")
     path = Path(job.shards) / f".{index:06d}.{os.uname().nodename}.{os.getpid()}"
-    return Shard(path, dtype_for(tokenizer.vocab_size), end)
+    return Shard(path, dtype_for(tokenizer.vocab_size()), end)

@@ -5,20 +5,19 @@ gigatoken. It is compared with the exact one on texts made to break it when it i
 sample of each batch that it encodes.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 Encoded = tuple[np.ndarray, np.ndarray]  # ids of all texts in a row; how many each text has
 Encode = Callable[..., Encoded]  # of texts; `ids=False` if lengths are enough, where that is faster
 
-SAMPLE = 1 << 14  # characters of each batch that are compared
+SAMPLE = 1 << 12  # characters of each batch that are compared
 HARD = (
     "",
     " ",
@@ -45,8 +44,7 @@ class Tokenizer:
     """One tokenizer: `exact`, and `fast` where there is one that is right on hard texts."""
 
     name: str
-    digest: str  # of everything that the ids depend on
-    vocab_size: int
+    vocab_size: Callable[[], int]  # one more than the largest id
     exact: Encode
     fast: Encode | None
     id_of: Callable[[str], int | None]  # the id of one token
@@ -64,14 +62,17 @@ def load(name: str, special_tokens: bool = False, parallel: bool = True) -> Toke
         return load_tiktoken(name, special_tokens)
     path = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
     try:
-        config = json.loads(path.read_bytes())
+        text = path.read_text("utf-8")
+        config = orjson.loads(text)
+        changed = bool(config.get("truncation") or config.get("padding"))
         config |= {"truncation": None, "padding": None}
-        config["model"].pop("dropout", None)
+        if config["model"].get("dropout"):
+            config["model"]["dropout"], changed = None, True
     except OSError as error:
         raise ValueError(f"tokenizer {name}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(f"tokenizer {name} is no tokenizer.json of `tokenizers`") from None
-    text = json.dumps(config)
+    text = orjson.dumps(config).decode() if changed else text  # a large file takes its time
     exact, size, id_of = hugging_face(name, text, special_tokens)
     fast, why = None, ""
     try:
@@ -83,10 +84,8 @@ def load(name: str, special_tokens: bool = False, parallel: bool = True) -> Toke
         fast, why = None, f"gigatoken differs on {error}"
     except Exception as error:  # what it does not support, it says in many ways
         fast, why = None, f"gigatoken cannot read it: {' '.join(str(error).split())[:200]}"
-    digest = sha256(json.dumps([text, special_tokens]).encode()).hexdigest()
     return Tokenizer(
         name=name,
-        digest=digest,
         vocab_size=size,
         exact=exact,
         fast=fast,
@@ -110,7 +109,7 @@ def lengths_of(rows: list[Any]) -> Encoded:
     return np.zeros(0, np.uint32), np.fromiter(map(len, rows), np.int64, len(rows))
 
 
-def hugging_face(name: str, config: str, special_tokens: bool) -> tuple[Encode, int, Callable]:
+def hugging_face(name: str, config: str, special_tokens: bool) -> tuple[Encode, Callable, Callable]:
     """How it encodes, the size of its vocabulary, and what names an id."""
     import tokenizers
 
@@ -123,7 +122,9 @@ def hugging_face(name: str, config: str, special_tokens: bool) -> tuple[Encode, 
         found = tokenizer.encode_batch_fast(texts, add_special_tokens=special_tokens)
         return flat([e.ids for e in found]) if ids else lengths_of(found)
 
-    size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    def size() -> int:
+        return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
     return encode, size, tokenizer.token_to_id
 
 
@@ -178,8 +179,7 @@ def load_tiktoken(name: str, special_tokens: bool) -> Tokenizer:
 
     return Tokenizer(
         name=name,
-        digest=sha256(name.encode()).hexdigest(),
-        vocab_size=encoding.n_vocab,
+        vocab_size=lambda: encoding.n_vocab,
         exact=encode,
         fast=None,
         id_of=id_of,

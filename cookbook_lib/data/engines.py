@@ -25,19 +25,20 @@ TRIES = 3  # of one piece, if its worker dies
 
 
 def local(job: Job, todo: Numbered, told: Told, workers: int) -> Results:
-    """In `workers` processes; what is left of them is ended when the results are."""
+    """On `workers` cores, two to a process: one reads while the other encodes, and loading the
+    tokenizer is paid once for both. The processes are ended when the results are at hand.
+    """
     if [piece.file.path for _, piece in todo] == ["-"]:  # a worker has no standard input to read
         from cookbook_lib.data.counting import count_piece
 
-        yield 0, count_piece(replace(job, parallel=True), 0, todo[0][1], told)
+        yield 0, count_piece(job, 0, todo[0][1], told)
         return
-    count = max(min(workers, len(todo)), 1)
-    threads = max(workers // count, 1)
-    job = replace(job, parallel=threads > 1)
+    processes = max(min(-(-workers // 2), len(todo)), 1)
+    threads = -(-workers // processes)
     waiting, news = Queue(), Queue()
     for numbered in todo:
         waiting.put(numbered)
-    hands = [Hand(job, threads) for _ in range(count)]
+    hands = [Hand(job, threads) for _ in range(processes)]
     try:
         for hand in hands:
             hand.thread = Thread(target=hand.work, args=(waiting, news), daemon=True)
@@ -144,6 +145,7 @@ def ray(job: Job, todo: Numbered, told: Told, address: str | None) -> Results:
     if mine:
         cluster.init(address, log_to_driver=False, logging_level="error")
     try:
+        job = replace(job, parallel=False)  # a task has one core
         task = cluster.remote(num_cpus=1, max_retries=TRIES * 3)(count_piece)
         shared, rest, running = cluster.put(job), list(reversed(todo)), {}
         while rest or running:

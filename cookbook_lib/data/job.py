@@ -18,7 +18,7 @@ class Job:
     strict: bool = False  # stop at the first damage
     shards: str | None = None  # a folder that shards are written to
     end: str | None = None  # a token behind each document in the shards
-    parallel: bool = False  # several threads for one batch
+    parallel: bool = True  # several threads for one batch
 
 
 class Stop(ValueError):
