@@ -310,6 +310,27 @@ def test_exact_verification_keeps_apart_what_only_looks_alike(tmp_path):
     assert dropped["exact"] - dropped["signature"] == set() or len(dropped["signature"]) > 30
 
 
+def test_in_a_star_every_document_goes_for_one_that_it_is_like(tmp_path):
+    words = [f"word{i}" for i in range(300)]
+    rows = [{"id": f"{i}", "text": " ".join(words[i * 20 : i * 20 + 100])} for i in range(10)]
+    source = corpus(tmp_path, "x", {"1": rows[::2], "2": rows[1::2]})
+    # 5 is the first of the longest and drops 3, 4, 6 and 7; then 8 drops 9, and 2 drops 1 and 0
+    for clusters, left in (("chains", {"5"}), ("stars", {"2", "5", "8"})):
+        step = MinHash(threshold=0.4, ngram=1, bands=64, rows=2, clusters=clusters)
+        run(Pipeline(sources=(source,), steps=(step,)), tmp_path / clusters)
+        assert {row["id"] for row in kept(tmp_path / clusters)} == left
+    for row in removed(tmp_path / "stars"):  # 20 words on, 67 % of all are in both; 40 on, 43 %
+        assert abs(int(row["id"]) - int(row["stays"])) <= 2
+
+
+def test_the_readme_s_pipeline_is_one(tmp_path):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (tmp_path / "p.toml").write_text(readme.partition("```toml")[2].partition("```")[0])
+    pipeline = load(tmp_path / "p.toml")
+    assert pipeline.names == ["1-zyda", "2-exact", "3-minhash"]
+    assert pipeline.steps[2].banding() == (9, 13)
+
+
 def test_an_unfiltered_source_passes_as_it_is(tmp_path):
     code = corpus(tmp_path, "code", {"x": [{"text": "x = 1" + "-" * 50}]})
     code = Source(name="code", paths=code.paths, filtered=False)

@@ -33,7 +33,8 @@ def bench_dedup(
 ) -> None:
     """Speed, recall and precision on planted duplicates, each tool in a process of its own.
 
-    Tools that are not installed are left out: pip install datatrove[processing] text-dedup.
+    Tools that are not installed are left out. All of them need: pip install
+    'datatrove[processing]' 'xxhash<4' text-dedup.
 
     Args:
         documents: how many, in pairs of known similarity

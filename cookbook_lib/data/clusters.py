@@ -68,8 +68,8 @@ def stars(
     )
     pairs = np.empty(0, np.int64)
     for band in band_keys(signed, banding):
-        for a, b in candidates(band[distinct], window):
-            pairs = np.union1d(pairs, a * len(distinct) + b)
+        here = [a * len(distinct) + b for a, b in candidates(band[distinct], window)]
+        pairs = np.unique(np.concatenate([pairs, *here]))
     a, b = (distinct[x] for x in np.divmod(pairs, max(1, len(distinct))))
     if verify is not None and len(a):
         passed = verify(a, b)
