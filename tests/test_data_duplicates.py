@@ -136,7 +136,7 @@ def test_planted_similarity_is_the_jaccard_of_the_n_grams():
 @pytest.mark.parametrize("threshold", [0.1, 0.25, 0.4, 0.5, 0.7, 0.8, 0.85, 0.95])
 @pytest.mark.parametrize("count", [16, 128])
 def test_bands_and_rows_are_those_that_datasketch_chooses(threshold, count):
-    lsh = pytest.importorskip("datasketch.lsh", reason="the data extra is not installed")
+    lsh = pytest.importorskip("datasketch.lsh", reason="needs the extra `test`")
     ours = choose(threshold, count)
     assert ours == lsh._optimal_param(threshold, count, 0.5, 0.5)
     below, above = errors(threshold, ours)
@@ -250,7 +250,7 @@ def test_short_and_empty_documents_do_not_collapse_into_one():
     signed = minhash(sets, 128)
     label = cluster(signed, ZYDA, valid=sets.counts > 0)
     assert label.tolist() == [0, 1, 2, 1, 4, 5, 6]
-    datasketch = pytest.importorskip("datasketch", reason="the data extra is not installed")
+    datasketch = pytest.importorskip("datasketch", reason="needs the extra `test`")
     theirs = [datasketch.MinHash(num_perm=128) for _ in range(2)]  # no n-grams to update with
     assert theirs[0].jaccard(theirs[1]) == 1
 

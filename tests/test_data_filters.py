@@ -164,7 +164,7 @@ WORDS = st.lists(
 @pytest.fixture(scope="module")
 def datatrove():
     """datatrove's filters, with words between white space as here."""
-    filters = pytest.importorskip("datatrove.pipeline.filters", reason="no data extra")
+    filters = pytest.importorskip("datatrove.pipeline.filters", reason="needs the extra `test`")
     patch = pytest.MonkeyPatch()
     for name in ("gopher_quality", "gopher_repetition", "fineweb_quality"):
         module = sys.modules[f"datatrove.pipeline.filters.{name}_filter"]
@@ -264,7 +264,7 @@ def test_c4_drops_pages(text, name):
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([GOOD, "Two words.", "It trails off...", "Is it[1] a good line?"])))
 def test_c4_keeps_the_lines_that_datatrove_keeps(lines):
-    filters = pytest.importorskip("datatrove.pipeline.filters", reason="no data extra")
+    filters = pytest.importorskip("datatrove.pipeline.filters", reason="needs the extra `test`")
     from datatrove.data import Document
 
     page = Document(text="\n".join(lines), id="")

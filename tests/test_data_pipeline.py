@@ -22,7 +22,7 @@ from cookbook_lib.data.pipeline import Pipeline, load
 from cookbook_lib.data.planted import pair
 from cookbook_lib.data.reading import pieces
 from cookbook_lib.data.runs import run
-from cookbook_lib.data.steps import PRESETS, Exact, Filters, MinHash, Score, Source, Url
+from cookbook_lib.data.steps import PRESETS, Exact, Filters, MinHash, Score, Source, Substring, Url
 
 LONG = "A sentence of plain words that says nothing much and ends here. " * 3
 
@@ -329,6 +329,29 @@ def test_the_readme_s_pipeline_is_one(tmp_path):
     pipeline = load(tmp_path / "p.toml")
     assert pipeline.names == ["1-zyda", "2-exact", "3-minhash"]
     assert pipeline.steps[2].banding() == (9, 13)
+
+
+def test_passages_are_cut_and_kept_aside(tmp_path):
+    pytest.importorskip("pydivsufsort", reason="cookbook_lib.data needs the extra `data`")
+    notice = "Nobody may read this without having been told that it must not be read by anybody."
+    best = corpus(tmp_path, "best", {"x": [{"id": "a", "text": f"One. {notice}", "n": 1}]})
+    rows = [{"id": "b", "text": f"Two! {notice}"}, {"id": "c", "text": "Another text."}] * 2
+    rest = corpus(tmp_path, "rest", {"x": rows[:2], "y": rows[2:]})
+    steps = (Exact(), Substring(length=60))
+    report = run(Pipeline(sources=(best, rest), steps=steps), tmp_path / "out")
+    assert [r["text"] for r in kept(tmp_path / "out")] == [
+        f"One. {notice}",
+        "Two!",
+        "Another text.",
+    ]
+    passage = [r for r in removed(tmp_path / "out") if r["reason"] == "passage"]
+    assert [(r["id"], r["begin"], r["text"]) for r in passage] == [("b", 4, f" {notice}")]
+    cut = report["steps"][1]
+    assert cut["dropped"]["passage"]["rest"] == {"documents": 0, "characters": len(notice) + 1}
+    lost = cut["before"]["rest"]["characters"] - cut["after"]["rest"]["characters"]
+    assert lost == len(notice) + 1
+    with pytest.raises(ValueError, match="a step comes after the one that cuts substrings"):
+        Pipeline(sources=(best,), steps=steps[::-1])
 
 
 def test_an_unfiltered_source_passes_as_it_is(tmp_path):

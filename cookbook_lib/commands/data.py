@@ -114,8 +114,9 @@ def show(report: dict[str, Any], out: Path) -> None:
         for stage, at, _ in stages
     ]
     print_table("what is left", ("after", "documents", unit, "of what was read"), rows)
+    counted = ("documents", unit)
     dropped = [
-        (step["step"], reason, *(sum(s[u] for s in by.values()) for u in ("documents", unit)))
+        (step["step"], reason, *(sum(s.get(u, 0) for s in by.values()) for u in counted))
         for step in report["steps"]
         for reason, by in step["dropped"].items()
     ]

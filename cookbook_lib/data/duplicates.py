@@ -16,8 +16,10 @@ from cookbook_lib.data.clusters import best_first, cluster, dropped, equal, star
 from cookbook_lib.data.minhash import jaccard, similarity
 from cookbook_lib.data.pipeline import Pipeline
 from cookbook_lib.data.shingles import normalise, shingles
-from cookbook_lib.data.steps import FilterStep, MinHash
+from cookbook_lib.data.steps import FilterStep, MinHash, Substring
+from cookbook_lib.data.substrings import repeated
 
+Cuts = dict[int, list[tuple[int, int]]]  # place -> passages, as (begin, end) of characters
 PAIRS = 20_000  # whose texts are held at once for an exact comparison
 
 
@@ -77,10 +79,12 @@ def picked(stored: pq.ParquetFile, rows: np.ndarray, name: str) -> list[str]:
 
 def find_duplicates(
     kept: Kept, pipeline: Pipeline, rank: np.ndarray, folder: Path
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """For each document the number of the step that drops it (-1: none), the place of the one
-    that stays instead, and the seconds of each step. A later step sees what earlier ones left.
+) -> tuple[np.ndarray, np.ndarray, Cuts, dict[str, float]]:
+    """For each document the number of the step that drops it (-1: none) and the place of the one
+    that stays instead; passages to cut, by place; and the seconds of each step. A later step sees
+    what earlier ones left.
     """
+    cuts: Cuts = {}
     by = np.full(len(kept), -1)
     stays = np.arange(len(kept))
     length, seconds = kept.numbers("length"), {}
@@ -89,6 +93,11 @@ def find_duplicates(
             continue
         started = time.perf_counter()
         here = np.flatnonzero(by < 0)
+        if isinstance(step, Substring):
+            found = repeated(kept.take(here, "text"), step.length)
+            cuts = {int(k): passages for k, passages in zip(here, found, strict=True) if passages}
+            seconds[name] = time.perf_counter() - started
+            continue
         store = folder / f"{name}.keys"
 
         def ids(places: np.ndarray, here: np.ndarray = here) -> list[str]:
@@ -115,7 +124,7 @@ def find_duplicates(
         del raw
         store.unlink()
         seconds[name] = time.perf_counter() - started
-    return by, stays, seconds
+    return by, stays, cuts, seconds
 
 
 def verifier(step: MinHash, signed: np.ndarray, here: np.ndarray, kept: Kept):

@@ -21,6 +21,7 @@ from cookbook_lib.data.steps import (
     MinHash,
     Source,
     Step,
+    Substring,
     steps_of,
 )
 
@@ -41,6 +42,8 @@ class Pipeline:
         kinds = [isinstance(step, FilterStep) for step in self.steps]
         if kinds != sorted(kinds, reverse=True):
             raise ValueError("a filter comes after a step that drops duplicates: put it before")
+        if any(isinstance(step, Substring) for step in self.steps[:-1]):
+            raise ValueError("a step comes after the one that cuts substrings: put that last")
         for step in self.steps:  # what is wrong is found before anything is read
             if isinstance(step, FilterStep):
                 step.filters()

@@ -31,6 +31,7 @@ from cookbook_lib.data.storage import claimed, write_json
 from cookbook_lib.data.tally import Tally
 from cookbook_lib.data.workers import Task, carry_out, on_ray
 
+PASSAGES = pa.list_(pa.list_(pa.int64()))
 Progress = Callable[[str, int, int], None]  # pass, done, of how many
 
 
@@ -156,7 +157,7 @@ def decided(kept: Kept, pipeline: Pipeline, rank: np.ndarray, state: Path) -> di
     """Write for each piece which of its documents go and for whose sake; seconds of each step."""
     mark = state / "decided.json"
     if not mark.exists():
-        by, stays, seconds = find_duplicates(kept, pipeline, rank, state)
+        by, stays, cuts, seconds = find_duplicates(kept, pipeline, rank, state)
         ids = np.array(kept.take(np.unique(stays[by >= 0]), "id"), object)
         order = np.searchsorted(np.unique(stays[by >= 0]), stays)
         for i, (low, high) in enumerate(zip(kept.starts, kept.starts[1:], strict=False)):
@@ -164,7 +165,11 @@ def decided(kept: Kept, pipeline: Pipeline, rank: np.ndarray, state: Path) -> di
                 ids[k] if step >= 0 else None
                 for k, step in zip(order[low:high], by[low:high], strict=True)
             ]
-            columns = {"by": pa.array(by[low:high]), "stays": pa.array(names, pa.string())}
+            columns = {
+                "by": pa.array(by[low:high]),
+                "stays": pa.array(names, pa.string()),
+                "cuts": pa.array([cuts.get(k, []) for k in range(low, high)], PASSAGES),
+            }
             pq.write_table(pa.table(columns), state / f"decided-{i:05}.parquet")
         write_json(mark, seconds)
     return json.loads(mark.read_text())

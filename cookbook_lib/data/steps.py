@@ -107,9 +107,23 @@ class MinHash:
         return Banding(self.bands, self.rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Substring:
+    """Cuts passages of at least `length` bytes that occur earlier; holds all texts in memory."""
+
+    length: int = 200  # about the 50 tokens of arXiv:2107.06499, section 4.1
+
+
 FilterStep = Filters | Score
-Step = FilterStep | Exact | Url | MinHash
-STEPS = {"filters": Filters, "score": Score, "exact": Exact, "url": Url, "minhash": MinHash}
+Step = FilterStep | Exact | Url | MinHash | Substring
+STEPS = {
+    "filters": Filters,
+    "score": Score,
+    "exact": Exact,
+    "url": Url,
+    "minhash": MinHash,
+    "substring": Substring,
+}
 PRESETS: dict[str, tuple[Step, ...]] = {
     "zyda": (  # arXiv:2406.01981, section 3; bands and rows as in run_lsh_dupes_0.4_all.sh
         Filters(preset="zyda"),

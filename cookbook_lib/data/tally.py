@@ -38,6 +38,11 @@ class Tally:
         if len(shown) < SAMPLES:
             shown.append({"id": entry.id, "why": why, "text": entry.text[:200]})
 
+    def cut(self, step: str, source: str, characters: int, tokens: int) -> None:
+        """Passages that a document lost, though it stays."""
+        for unit, value in {"documents": 0, "characters": characters, "tokens": tokens}.items():
+            self.dropped[step, "passage", source, unit] += value
+
     def to_json(self) -> dict[str, Any]:
         """The same as lists, since JSON's keys are texts."""
         return {
