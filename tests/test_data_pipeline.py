@@ -248,6 +248,13 @@ def test_nothing_in_a_corpus_decides_where_something_is_written(tmp_path):
     assert kept(out)[0]["source"] == "../../evil"
 
 
+def test_the_output_may_lie_inside_the_input(tmp_path):
+    source = corpus(tmp_path, "a", {"x": [{"text": LONG}, {"text": LONG}]})
+    pipeline = Pipeline(sources=(source,), steps=(Exact(),))
+    first, again = (run(pipeline, tmp_path / "a/out") for _ in range(2))
+    assert first == again and first["sources"]["a"]["documents"] == 2
+
+
 def test_a_full_disk_is_one_line(tmp_path):
     mixed(tmp_path)
     (tmp_path / "p.toml").write_text(TOML)

@@ -66,7 +66,7 @@ def carried_out(
     pipeline: Pipeline, out: Path, each: Callable[[str, list[Task]], None]
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    work, skipped = inputs(pipeline)
+    work, skipped = inputs(pipeline, out)
     state = out / "state"
     with claimed(out):
         if (out / "report.json").exists():
@@ -107,11 +107,15 @@ def carried_out(
     return report
 
 
-def inputs(pipeline: Pipeline) -> tuple[list[tuple[Piece, Source]], list[str]]:
-    """All pieces with their sources, in order; and the files of other kinds."""
+def inputs(pipeline: Pipeline, out: Path) -> tuple[list[tuple[Piece, Source]], list[str]]:
+    """All pieces with their sources, in order, and the files of other kinds.
+
+    What lies in the output folder is no input, even if that is inside a source.
+    """
     work, skipped, owners = [], [], {}
     for source in pipeline.sources:
         files, other = find(source.paths)
+        files = [f for f in files if out.resolve() not in Path(f.path).resolve().parents]
         for file in files:
             if owners.setdefault(file.path, source.name) != source.name:
                 raise ValueError(
