@@ -15,7 +15,7 @@
 #
 # **Goal.** Read the composition of a trillion-token corpus with a pencil in hand; run its eighteen
 # filters and its duplicate search on real text; and know when two documents become one.
-# **Needs** a CPU and about 30 seconds.
+# **Needs** a CPU and about 20 seconds.
 #
 # [Zyda](https://arxiv.org/abs/2406.01981) joined seven open corpora to train Zamba. It made no new
 # text: its work was to drop what is bad and what is there twice, also across corpora.

@@ -18,7 +18,7 @@ from cookbook_lib.data.banding import collision
 from cookbook_lib.data.planted import pair
 
 SIMILARITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-GRAMS = 600  # n-grams of a document, about 3 kB: the median of web text is near it
+GRAMS = 600  # n-grams of a document, about 3 kB
 FILES = 4  # some tools work on files in parallel, and on nothing smaller
 THRESHOLD = 0.4
 

@@ -8,6 +8,7 @@ input, does not mix with it; and two runs on one folder refuse each other.
 import json
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -182,4 +183,5 @@ def decided(kept: Kept, pipeline: Pipeline, rank: np.ndarray, state: Path) -> di
 def peak() -> int:
     """The most bytes that one process of this run has held."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return 1024 * max(resource.getrusage(kind).ru_maxrss for kind in kinds)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(kind).ru_maxrss for kind in kinds)
