@@ -21,12 +21,16 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "plan": "cookbook_lib.commands.plan:plan",
     "lint": "cookbook_lib.commands.lint:lint",
     "scaling": "cookbook_lib.commands.scaling:scaling",
+    "tokens": "cookbook_lib.commands.tokens:tokens",
+    "data": "cookbook_lib.commands.data:data",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
         "memory": "cookbook_lib.benchmarks.memory:bench_memory",
+        "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
+        "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
     },
 }
 
@@ -50,7 +54,11 @@ def main(argv: list[str] | None = None) -> None:
 
 EXTRAS = {  # module -> its extra
     **dict.fromkeys(("torch", "einops", "jaxtyping", "safetensors", "tokenizers"), "blocks"),
+    **dict.fromkeys(
+        ("fsspec", "gigatoken", "numpy", "orjson", "pyarrow", "tiktoken", "zstandard"), "data"
+    ),
     "matplotlib": "recipes",
+    "ray": "test",
 }
 
 

@@ -69,7 +69,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, dt, A, B, C, state, size, keep):
-        starts, y, chunk = [state], torch.empty_like(x), Chunk(min(len(x), size), state)
+        starts, y, chunk = [state], torch.empty_like(x), Chunk(x, size, state.shape)
         for at in chunks(len(x), size):
             _, held = chunk.states(at, x, dt, A, B, keep, starts[-1])
             torch.matmul(C[at, ..., None, :], held[1:], out=y[at].unsqueeze(-2))
@@ -83,7 +83,7 @@ class Scan(torch.autograd.Function):
     def backward(ctx, dy, carry):
         x, dt, A, B, C, keep, *starts = ctx.saved_tensors
         dx, ddt, dB, dC = (torch.empty_like(t) for t in (x, dt, B, C))
-        dA, chunk = torch.zeros_like(A), Chunk(min(len(x), ctx.size), carry)
+        dA, chunk = torch.zeros_like(A), Chunk(x, ctx.size, carry.shape)
         dstates = torch.empty_like(chunk.decay)
         back = list(zip(dstates, dstates[1:], chunk.decay[1:], strict=False))
         for at, start in zip(chunks(len(x), ctx.size)[::-1], starts[::-1], strict=True):
@@ -110,11 +110,11 @@ def chunks(l: int, size: int) -> list[slice]:
 
 
 class Chunk:
-    """Memory for the decays and states of up to k tokens: every chunk works in the same."""
+    """Memory for the decays and states of up to `size` tokens of x: every chunk works in it."""
 
-    def __init__(self, k: int, state: Tensor):
-        self.decay = state.new_empty(k, *state.shape)
-        self.held = state.new_empty(k + 1, *state.shape)
+    def __init__(self, x: Tensor, size: int, shape: torch.Size):
+        k = min(len(x), size)
+        self.decay, self.held = x.new_empty(k, *shape), x.new_empty(k + 1, *shape)
         self.steps = list(zip(self.held, self.held[1:], self.decay, strict=False))
 
     def states(self, at, x, dt, A, B, keep, start):

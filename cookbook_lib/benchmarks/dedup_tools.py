@@ -1,0 +1,147 @@
+"""The same near-duplicate search by each tool: 13-word n-grams, 128 permutations, 32 bands of 4.
+
+Each function reads a folder of JSON lines with `id` and `text`, works in `folder` with two
+processes, and returns the ids that it would keep.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+NGRAM, PERMUTATIONS, BANDS, ROWS = 13, 128, 32, 4  # Zyda's, arXiv:2406.01981
+PROCESSES = 2
+
+
+def cookbook(corpus: Path, folder: Path, verify: str = "none") -> set[str]:
+    from cookbook_lib.data.pipeline import Pipeline
+    from cookbook_lib.data.runs import run
+    from cookbook_lib.data.steps import MinHash, Source
+
+    step = MinHash(
+        threshold=0.4,
+        ngram=NGRAM,
+        permutations=PERMUTATIONS,
+        bands=BANDS,
+        rows=ROWS,
+        verify=verify,
+    )
+    source = Source(name="planted", paths=(str(corpus),))
+    run(Pipeline(sources=(source,), steps=(step,), format="jsonl"), folder / "out", PROCESSES)
+    lines = (line for p in (folder / "out/kept").iterdir() for line in p.open())
+    return {json.loads(line)["id"] for line in lines}
+
+
+def cookbook_signature(corpus: Path, folder: Path) -> set[str]:
+    return cookbook(corpus, folder, "signature")
+
+
+def cookbook_exact(corpus: Path, folder: Path) -> set[str]:
+    return cookbook(corpus, folder, "exact")
+
+
+def datasketch(corpus: Path, folder: Path) -> set[str]:
+    """Zyda's way: signatures by datasketch, then one dict a band, without verification."""
+    from multiprocessing import Pool
+
+    from datasketch import MinHashLSH
+
+    rows = [json.loads(line) for path in corpus.iterdir() for line in path.open()]
+    index = MinHashLSH(num_perm=PERMUTATIONS, params=(BANDS, ROWS))
+    kept = set()
+    with Pool(PROCESSES) as pool:
+        signed = pool.imap(datasketch_signature, (r["text"] for r in rows), chunksize=256)
+        for row, one in zip(rows, signed, strict=True):
+            if not index.query(one):
+                kept.add(row["id"])
+            index.insert(row["id"], one)
+    return kept
+
+
+def datasketch_signature(text: str):
+    from string import punctuation
+
+    from datasketch import MinHash
+
+    words = text.lower().translate(str.maketrans("", "", punctuation)).split()
+    grams = [" ".join(words[i : i + NGRAM]).encode() for i in range(len(words) - NGRAM + 1)]
+    one = MinHash(num_perm=PERMUTATIONS)
+    one.update_batch(grams)
+    return one
+
+
+def datatrove(corpus: Path, folder: Path) -> set[str]:
+    """Its four stages, with digits left as they are: its default makes them all 0."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import (
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+    from datatrove.pipeline.dedup.minhash import MinhashConfig
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers import JsonlWriter
+    from datatrove.utils.text import TextNormConfig
+
+    at = {name: str(folder / name) for name in ("signatures", "buckets", "remove", "out")}
+    config = MinhashConfig(
+        n_grams=NGRAM,
+        num_buckets=BANDS,
+        hashes_per_bucket=ROWS,
+        norm_config=TextNormConfig(norm_numbers=False),
+    )
+    reader = JsonlReader(str(corpus))
+    writer = JsonlWriter(at["out"], compression=None)
+    stages = (
+        (PROCESSES, [reader, MinhashDedupSignature(at["signatures"], config)]),
+        (BANDS, [MinhashDedupBuckets(at["signatures"], at["buckets"], config=config)]),
+        (1, [MinhashDedupCluster(at["buckets"], at["remove"], config=config)]),
+        (PROCESSES, [reader, MinhashDedupFilter(at["remove"]), writer]),
+    )
+    for i, (tasks, pipeline) in enumerate(stages):
+        logs = str(folder / f"logs{i}")
+        LocalPipelineExecutor(pipeline, tasks=tasks, workers=PROCESSES, logging_dir=logs).run()
+    lines = (line for p in Path(at["out"]).iterdir() for line in p.open())
+    return {json.loads(line)["id"] for line in lines}
+
+
+def text_dedup(corpus: Path, folder: Path) -> set[str]:
+    import datasets
+
+    options = {
+        "path": "json",
+        "data_files": corpus / "*.jsonl",
+        "split": "train",
+        "cache_dir": folder / "cache",
+        "output": folder / "out",
+        "column": "text",
+        "batch_size": 1000,
+        "ngram": NGRAM,
+        "num_perm": PERMUTATIONS,
+        "b": BANDS,
+        "r": ROWS,
+        "num_proc": PROCESSES,
+    }
+    flags = [str(part) for key, value in options.items() for part in (f"--{key}", value)]
+    subprocess.run([sys.executable, "-m", "text_dedup.minhash", *flags], check=True)
+    return set(datasets.load_from_disk(str(folder / "out"))["id"])
+
+
+TOOLS = {
+    "cookbook": (cookbook, None),
+    "cookbook, verified by signature": (cookbook_signature, None),
+    "cookbook, verified exactly": (cookbook_exact, None),
+    "datasketch": (datasketch, "datasketch"),
+    "datatrove": (datatrove, "datatrove"),
+    "text-dedup": (text_dedup, "text-dedup"),
+}  # name -> function, package that it needs beyond the extra `data`
+
+
+def main(name: str, corpus: str, folder: str) -> None:
+    kept = TOOLS[name][0](Path(corpus), Path(folder))
+    Path(folder, "kept.json").write_text(json.dumps(sorted(kept)))
+
+
+if __name__ == "__main__":  # each tool in a process of its own
+    main(*sys.argv[1:])

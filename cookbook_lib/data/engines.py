@@ -1,0 +1,166 @@
+"""Where pieces are counted: in processes of this machine, or on a Ray cluster.
+
+An engine takes a job and numbered pieces, and yields `(number, result)` as they are finished, in
+any order.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
+
+from cookbook_lib.data.job import Job, Stop, Told
+from cookbook_lib.data.reading import Piece
+
+Numbered = list[tuple[int, Piece]]
+Results = Iterator[tuple[int, dict[str, Any]]]
+Engine = Callable[[Job, Numbered, Told], Results]
+TRIES = 3  # of one piece, if its worker dies
+
+
+def local(job: Job, todo: Numbered, told: Told, workers: int) -> Results:
+    """On `workers` cores, two to a process: one reads while the other encodes, and loading the
+    tokenizer is paid once for both. The processes are ended when the results are at hand.
+    """
+    if [piece.file.path for _, piece in todo] == ["-"]:  # a worker has no standard input to read
+        from cookbook_lib.data.counting import count_piece
+
+        yield 0, count_piece(job, 0, todo[0][1], told)
+        return
+    processes = max(min(-(-workers // 2), len(todo)), 1)
+    threads = -(-workers // processes)
+    waiting, news = Queue(), Queue()
+    for numbered in todo:
+        waiting.put(numbered)
+    hands = [Hand(job, threads) for _ in range(processes)]
+    try:
+        for hand in hands:
+            hand.thread = Thread(target=hand.work, args=(waiting, news), daemon=True)
+            hand.thread.start()
+        left = len(todo)
+        while left:
+            kind, index, thing = news.get()
+            if kind == "told":
+                told(thing["bytes"], thing["tokens"])
+            elif kind == "result":
+                left -= 1
+                yield index, thing
+            else:
+                raise Stop(thing) if kind == "stop" else ValueError(thing)
+    finally:
+        waiting.queue.clear()
+        for hand in hands:
+            hand.end()
+
+
+class Hand:
+    """One worker process, and what this process does to keep it busy."""
+
+    def __init__(self, job: Job, threads: int):
+        self.job, self.threads, self.over = job, threads, False
+        self.thread: Thread
+        self.start()
+
+    def start(self) -> None:
+        counts = {k: str(self.threads) for k in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cookbook_lib.data.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=os.environ | counts | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        self.send(asdict(self.job))
+
+    def send(self, thing: Any) -> None:
+        self.process.stdin.write(json.dumps(thing) + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        """End the process, whatever it does; then the thread, which waits for it."""
+        self.over = True
+        self.process.kill()
+        self.thread.join()
+        self.stop()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        with suppress(OSError):  # what it did not take
+            self.process.stdin.close()
+
+    def work(self, waiting: Queue, news: Queue) -> None:
+        """Count pieces until none waits; a piece whose worker died is tried again."""
+        while True:
+            try:
+                index, piece = waiting.get_nowait()
+            except Empty:
+                return
+            for _ in range(TRIES):
+                if self.one(index, piece, news):
+                    break
+                if self.over:
+                    return
+                self.stop()
+                self.start()
+            else:
+                said = f"{piece.file.path}: its worker died {TRIES} times; is there enough memory?"
+                news.put(("error", index, said))
+
+    def one(self, index: int, piece: Piece, news: Queue) -> bool:
+        """True when the piece's result, or its error, is told; False if the worker died."""
+        try:
+            self.send([index, asdict(piece)])
+            for line in self.process.stdout:
+                said = json.loads(line)
+                if "tokens" in said:
+                    news.put(("told", index, said))
+                else:
+                    news.put((*said, index, *said.values()))
+                    return True
+        except (BrokenPipeError, ValueError):  # it died, or died while it wrote
+            pass
+        return False
+
+
+def ray(job: Job, todo: Numbered, told: Told, address: str | None) -> Results:
+    """As tasks of a Ray cluster, one core each; Ray runs the tasks of what dies again.
+
+    All nodes must see the files and the output folder under the same paths.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports nothing to its makers
+    import ray as cluster
+
+    from cookbook_lib.data.counting import count_piece
+
+    mine = not cluster.is_initialized()
+    if mine:
+        cluster.init(address, log_to_driver=False, logging_level="error")
+    try:
+        job = replace(job, parallel=False)  # a task has one core
+        task = cluster.remote(num_cpus=1, max_retries=TRIES * 3)(count_piece)
+        shared, rest, running = cluster.put(job), list(reversed(todo)), {}
+        while rest or running:
+            room = 2 * int(cluster.cluster_resources().get("CPU", 1))
+            while rest and len(running) < room:
+                index, piece = rest.pop()
+                running[task.remote(shared, index, piece)] = index
+            done, _ = cluster.wait(list(running), num_returns=1)
+            for one in done:
+                try:
+                    result = cluster.get(one)
+                except cluster.exceptions.RayTaskError as error:
+                    raise error.cause from None
+                told(result["bytes"], result["tokens"])
+                yield running.pop(one), result
+    finally:
+        if mine:
+            cluster.shutdown()

@@ -1,0 +1,1 @@
+"""Filters: each is one function that answers True, or False and why."""

@@ -1,0 +1,39 @@
+"""`cookbook bench dedup` measures what was planted, and theory is within its errors."""
+
+import json
+import re
+
+import pytest
+
+pytest.importorskip("pyarrow", reason="cookbook_lib.data needs the extra `data`")
+
+from cookbook_lib.cli import main
+
+
+def test_the_tools_find_what_was_planted(capsys, tmp_path):
+    tools = ("cookbook", "cookbook, verified exactly", "datasketch")
+    plot = tmp_path / "curve.svg"
+    options = ["--documents", "880", "--plot", str(plot), "--json", "--tools", *tools]
+    main(["bench", "dedup", *options])
+    result = json.loads(capsys.readouterr().out)
+    assert plot.read_text().startswith("<?xml")
+    rows = {row["tool"]: row for row in result["tools"]}
+    assert set(rows) == set(tools)
+    assert rows["cookbook, verified exactly"]["precision"] == 1
+    assert 0.8 < rows["cookbook"]["precision"] < 1  # unverified
+    assert all(abs(c["deviations"]) < 5 for c in result["curve"])
+    assert rows["cookbook"]["recall"] == rows["cookbook, verified exactly"]["recall"]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--documents", "3"], "documents is 3, expected at least 22"),
+        (["--repeats", "0"], "repeats is 0, expected at least 1"),
+        (["--tools", "minhashlib"], "tools has 'minhashlib', expected some of cookbook"),
+    ],
+)
+def test_mistakes_are_named(options, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "dedup", *options])
+    assert end.value.code == 2 and re.search(re.escape(words), capsys.readouterr().err)

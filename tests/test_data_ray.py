@@ -1,0 +1,126 @@
+"""On a Ray cluster of two nodes the results are those of one process, also when a worker
+is killed and a node is lost half-way."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("orjson", reason="cookbook_lib.data needs the extra `data`")
+pytest.importorskip("ray", reason="there is no Ray for this Python")
+import ray
+import tokenizers as hf
+from tokenizers import models, pre_tokenizers, trainers
+
+from cookbook_lib.data.pipeline import Pipeline
+from cookbook_lib.data.runs import run
+from cookbook_lib.data.steps import PRESETS, Source
+from cookbook_lib.data.tokens import count
+
+pytestmark = pytest.mark.filterwarnings("default")  # Ray's own, many
+
+SOURCES = sorted((Path(__file__).parent.parent / "cookbook_lib").rglob("*.py"))
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head without cores, and two nodes with one core each."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made.nodes_to_lose = [made.add_node(num_cpus=1) for _ in range(2)]
+    made.wait_for_nodes()
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_a_killed_worker_and_a_lost_node_change_nothing(cluster, tmp_path):
+    texts = [p.read_text() for p in SOURCES]
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for k in range(16):
+        rows = "".join(json.dumps({"text": f"{k} {t}"}) + "\n" for t in texts)
+        (folder / f"{k:02}.jsonl").write_text(rows)
+    tokenizer = hf.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=400, special_tokens=["[UNK]"], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts[:20], trainer)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    asked = ([str(folder)], str(tmp_path / "tokenizer.json"))
+
+    lost = []
+
+    def watch(pieces, done):
+        def told(nbytes, tokens):
+            if len(lost) < 2:
+                lost.append(
+                    lose_a_worker()
+                    if not lost
+                    else cluster.remove_node(losing, allow_graceful=False)
+                )
+
+        return told
+
+    losing = cluster.nodes_to_lose[0]
+    there = count(*asked, engine="ray", address=cluster.address, out=tmp_path / "ray", watch=watch)
+    here = count(*asked, workers=1, out=tmp_path / "local")
+    assert len(lost) == 2 and there.documents == 16 * len(texts)
+    assert there.by_source == here.by_source and there.whole
+    assert shards(tmp_path / "ray") == shards(tmp_path / "local")
+
+
+def lose_a_worker(task: bytes = b"count_piece") -> int:
+    """Kill -9 one process that runs a task."""
+    for _ in range(200):
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                name = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if name.startswith(b"ray::" + task):
+                os.kill(int(process.name), signal.SIGKILL)
+                return int(process.name)
+        time.sleep(0.02)
+    raise AssertionError("no worker was found")
+
+
+def shards(out: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in (out / "shards").iterdir()}
+
+
+def test_a_pipeline_on_the_cluster_writes_what_one_process_writes(cluster, tmp_path):
+    texts = [p.read_text() for p in SOURCES]
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for k in range(12):
+        rows = "".join(json.dumps({"text": f"{k} {t}"}) + "\n" for t in texts)
+        (folder / f"{k:02}.jsonl").write_text(rows)
+    source = Source(name="code", paths=(str(folder),))
+    pipeline = Pipeline(sources=(source,), steps=PRESETS["zyda"], format="jsonl")
+    lost = []
+
+    def progress(name, done, total):
+        if not lost:
+            lost.append(lose_a_worker(b"call"))
+        elif len(lost) == 1:
+            lost.append(cluster.remove_node(cluster.nodes_to_lose[0], allow_graceful=False))
+
+    there = run(
+        pipeline, tmp_path / "ray", progress=progress, engine="ray", address=cluster.address
+    )
+    here = run(pipeline, tmp_path / "local")
+    assert len(lost) == 2 and there["kept"] == here["kept"] and there["steps"][1]["dropped"]
+    assert written(tmp_path / "ray") == written(tmp_path / "local")
+
+
+def written(out: Path) -> dict[str, bytes]:
+    files = (p for part in ("kept", "removed") for p in (out / part).iterdir())
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in files}
