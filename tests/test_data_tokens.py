@@ -26,7 +26,7 @@ import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cookbook_lib.cli import main
-from cookbook_lib.data import encoding
+from cookbook_lib.data import encoding, proof
 from cookbook_lib.data.shards import Packed, Shard, dtype_for
 from cookbook_lib.data.tokens import count
 
@@ -151,9 +151,9 @@ def shards(out: Path) -> list[Packed]:
 def test_the_fast_tokenizer_gives_the_same_ids_for_any_text(some, kind, tokenizers):
     loaded = encoding.load(tokenizers[kind])
     assert loaded.fast is not None, loaded.why_exact
-    encoding.prove(loaded.fast, loaded.exact, some)
+    proof.prove(loaded.fast, loaded.exact, some)
     one = referee(tokenizers[kind])
-    for ids, text in zip(encoding.split(loaded.exact(some)), some, strict=True):
+    for ids, text in zip(proof.split(loaded.exact(some)), some, strict=True):
         assert ids.tolist() == one.encode(text, add_special_tokens=False).ids
 
 
@@ -166,7 +166,7 @@ def test_a_fast_tokenizer_that_errs_is_found_out_and_not_used(tokenizers, corpus
 
     loaded = encoding.load(tokenizers["byte-level"])
 
-    def wrong(texts: list[str], ids: bool = True) -> encoding.Encoded:
+    def wrong(texts: list[str], ids: bool = True) -> proof.Encoded:
         return loaded.fast([t.replace("state", "stat e") for t in texts])
 
     broken = replace(loaded, fast=wrong)
@@ -219,7 +219,7 @@ def test_an_end_of_document_stands_in_the_shards_and_is_not_counted(tokenizers, 
 @given(
     st.lists(st.lists(st.integers(0, 60_000), max_size=5), min_size=1, max_size=5), st.booleans()
 )
-def test_a_shard_gives_back_its_documents_and_megatron_reads_it(documents, small):
+def test_a_shard_gives_back_its_documents_in_the_published_layout(documents, small):
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -238,6 +238,18 @@ def test_a_shard_gives_back_its_documents_and_megatron_reads_it(documents, small
         assert np.frombuffer(raw, "<i8", count + 1, 34 + 12 * count).tolist() == list(
             range(count + 1)
         )
+
+
+def test_megatron_reads_a_shard_as_we_do(tokenizers, corpus, tmp_path):
+    reason = "Megatron's own reader is not installed"
+    megatron = pytest.importorskip("megatron.core.datasets.indexed_dataset", reason=reason)
+    out = tmp_path / "out"
+    count([str(corpus)], tokenizers["byte-level"], out=out, end="</s>")
+    for path in sorted((out / "shards").glob("*.idx")):
+        ours, theirs = Packed(path.with_suffix("")), megatron.IndexedDataset(str(path)[:-4])
+        assert len(theirs) == len(ours) == len(TEXTS)
+        assert [theirs[i].tolist() for i in range(len(theirs))] == [d.tolist() for d in ours]
+        assert theirs.document_indices.tolist() == ours.boundaries.tolist()
 
 
 def test_a_shard_whose_files_do_not_fit_is_refused(tmp_path):

@@ -13,8 +13,9 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any
 
-from cookbook_lib.data.encoding import Differs, Encode, Tokenizer, load, prove, sample
+from cookbook_lib.data.encoding import Tokenizer, load
 from cookbook_lib.data.job import COUNTS, Job, Stop, Told
+from cookbook_lib.data.proof import Differs, Encode, prove, sample
 from cookbook_lib.data.reading import Damage, Piece, Text, texts
 
 BATCH = 1 << 21  # bytes of text encoded at once

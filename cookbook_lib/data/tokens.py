@@ -47,7 +47,7 @@ class Report:
 
 
 ORDER = (*COUNTS, "damaged_files", "files", "seconds", "tokens_per_second", "by_source")
-Watch = Callable[[list[Piece], float], Told]  # from the pieces, and the bytes done before
+Watch = Callable[[list[Piece], float], Told]  # from the pieces, and the bytes of text done before
 
 
 def count(
@@ -97,12 +97,12 @@ def count(
         end=end,
     )
     left = [(i, piece) for i, piece in enumerate(todo) if i not in kept.done]
-    told = watch(todo, sum(p.share for i, p in enumerate(todo) if i in kept.done))
+    told = watch(todo, sum(p.text for i, p in enumerate(todo) if i in kept.done))
     try:
         if engine == "ray":
             results = engines.ray(job, left, told, address)
         else:
-            results = engines.local(job, left, told, workers or len(os.sched_getaffinity(0)))
+            results = engines.local(job, left, told, workers or cores())
         for index, result in results if left else ():
             kept.add(index, result)
         report = summary(files, todo, kept.done, skipped, began)
@@ -112,6 +112,11 @@ def count(
     finally:
         kept.close()
     return report
+
+
+def cores() -> int:
+    """Those that this process may use; all of them where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fingerprint(tokenizer: str) -> str:
