@@ -317,6 +317,11 @@ def test_what_the_user_got_wrong_is_one_line(tokenizers, corpus, capsys, tmp_pat
         ([str(corpus), "--tokenizer", str(tmp_path / "no.json")], "is no tokenizer.json"),
         ([str(corpus), *good, "--workers", "0"], "workers is 0, expected at least 1"),
         ([str(corpus), *good, "--address", "auto"], "needs --engine ray"),
+        (
+            [str(corpus), *good, "--engine", "ray", "--address", "127.0.0.1:9"],
+            "no Ray cluster answers",
+        ),
+        (good, "there is no path"),
         ([str(corpus), *good, "--end", "</s>"], "needs --out"),
         ([str(corpus), *good, "--out", "/dev/null/x"], "/dev/null/x: cannot be written"),
     ):

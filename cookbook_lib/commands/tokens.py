@@ -39,7 +39,7 @@ def tokens(
         tokenizer: a tokenizer.json, a folder that holds one, or tiktoken:NAME
         field: of a record, or column, that holds the text
         special_tokens: add to each document what the tokenizer's post-processor adds
-        workers: processes that count; one for each core if not given
+        workers: cores to count on; all of them if not given
         engine: processes of this machine, or tasks of a Ray cluster
         address: of a Ray cluster that runs; without it, one is started for this run
         out: a folder for packed shards (.bin and .idx of Megatron); a run that was stopped goes on

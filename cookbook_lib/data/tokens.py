@@ -74,6 +74,8 @@ def count(
     began = perf_counter()
     if isinstance(paths, str):
         raise ValueError(f"paths is {paths!r}, expected a list of paths")
+    if not (paths := list(paths)):
+        raise ValueError("there is no path, expected files, folders, globs, URLs, or -")
     if not tokenizer.startswith("tiktoken:"):
         tokenizer = os.path.abspath(os.path.expanduser(tokenizer))
     files, skipped = find(paths)
