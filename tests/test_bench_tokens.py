@@ -9,13 +9,15 @@ pytest.importorskip("gigatoken", reason="cookbook_lib.data needs the extra `data
 from cookbook_lib.cli import main
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_all_ways_count_the_same(kind, capsys):
-    ours = ["cookbook tokens", "raw gigatoken", "cookbook tokens, exact", "raw encode_batch_fast"]
+@pytest.mark.parametrize(
+    "kind, other", [("jsonl", "raw encode_batch_fast"), ("parquet", "raw gigatoken")]
+)
+def test_all_ways_count_the_same(kind, other, capsys):
+    ways = ["cookbook tokens", other]
     argv = ["bench", "tokens", "--megabytes", "1", "--kind", kind, "--repeats", "1"]
-    main([*argv, "--json", "--only", *ours])
+    main([*argv, "--json", "--only", *ways])
     report = json.loads(capsys.readouterr().out)
-    assert [row["by"] for row in report["rows"]] == ours
+    assert [row["by"] for row in report["rows"]] == ways
     assert len({row["tokens"] for row in report["rows"]}) == 1 and report["bytes"] >= 10**6
     assert all(len(row["seconds"]) == 1 and row["version"] for row in report["rows"])
 

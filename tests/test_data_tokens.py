@@ -435,6 +435,7 @@ def test_a_full_disk_gives_one_clear_line(tokenizers, large, tmp_path):
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "out" in done.stderr and "File too large" in done.stderr
+    assert not list((tmp_path / "out/shards").iterdir())  # what was half written is gone
 
 
 def test_nothing_phones_home(tokenizers, corpus, tmp_path):

@@ -65,11 +65,12 @@ def counted(
             shard = None
         elif shard:
             shard.close()
-    except OSError as error:
-        raise ValueError(f"{error.filename or job.shards}: {error.strerror}") from None
-    except BaseException:
+    except BaseException as error:
         if shard:
-            shard.discard()
+            shard.discard()  # on a full disk this makes room for what is done
+        if isinstance(error, OSError):
+            said = f"{error.filename or job.shards}: {error.strerror or error}"
+            raise ValueError(said) from None
         raise
     return result | {
         "damaged": any(d.whole for d in damage),

@@ -87,11 +87,8 @@ def texts(
             said = text if type(text) is Reason else missing(record, field)
             row = Damage(path=file.path, unit=unit, number=number, reason=f"{said}, expected text")
         if piece.part and row.unit == "line":
-            before = (
-                lines_before(file, file.size * piece.part // piece.parts)
-                if before is None
-                else before
-            )
+            if before is None:
+                before = lines_before(file, file.size * piece.part // piece.parts)
             row = replace(row, number=row.number + before)
         yield row
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -105,8 +106,9 @@ def count(
             results = engines.ray(job, left, told, address)
         else:
             results = engines.local(job, left, told, workers or cores())
-        for index, result in results if left else ():
-            kept.add(index, result)
+        with closing(results):  # whatever happens, the workers end before the folder is free
+            for index, result in results if left else ():
+                kept.add(index, result)
         report = summary(files, todo, kept.done, skipped, began)
         kept.finish({k: v for k, v in report.as_dict().items() if "second" not in k})
     except OSError as error:
