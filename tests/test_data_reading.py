@@ -238,6 +238,15 @@ def parquet(path: Path, rows: int = 6000) -> bytes:
     return path.read_bytes()
 
 
+def test_a_missing_column_is_said_of_each_row(tmp_path):
+    parquet(tmp_path / "a.parquet", rows=6)
+    (file,), _ = find([str(tmp_path)])
+    found = list(texts(Piece(file=file), "body", []))
+    assert [(d.number, d.reason) for d in found] == [
+        (i, "no field body, expected text") for i in range(1, 7)
+    ]
+
+
 def test_a_damaged_row_group_costs_its_own_rows(tmp_path):
     path = tmp_path / "a.parquet"
     data = bytearray(parquet(path))

@@ -26,7 +26,7 @@ import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cookbook_lib.cli import main
-from cookbook_lib.data import encoding
+from cookbook_lib.data import encoding, proof
 from cookbook_lib.data.shards import Packed, Shard, dtype_for
 from cookbook_lib.data.tokens import count
 
@@ -151,9 +151,9 @@ def shards(out: Path) -> list[Packed]:
 def test_the_fast_tokenizer_gives_the_same_ids_for_any_text(some, kind, tokenizers):
     loaded = encoding.load(tokenizers[kind])
     assert loaded.fast is not None, loaded.why_exact
-    encoding.prove(loaded.fast, loaded.exact, some)
+    proof.prove(loaded.fast, loaded.exact, some)
     one = referee(tokenizers[kind])
-    for ids, text in zip(encoding.split(loaded.exact(some)), some, strict=True):
+    for ids, text in zip(proof.split(loaded.exact(some)), some, strict=True):
         assert ids.tolist() == one.encode(text, add_special_tokens=False).ids
 
 
@@ -166,7 +166,7 @@ def test_a_fast_tokenizer_that_errs_is_found_out_and_not_used(tokenizers, corpus
 
     loaded = encoding.load(tokenizers["byte-level"])
 
-    def wrong(texts: list[str], ids: bool = True) -> encoding.Encoded:
+    def wrong(texts: list[str], ids: bool = True) -> proof.Encoded:
         return loaded.fast([t.replace("state", "stat e") for t in texts])
 
     broken = replace(loaded, fast=wrong)
@@ -219,7 +219,7 @@ def test_an_end_of_document_stands_in_the_shards_and_is_not_counted(tokenizers, 
 @given(
     st.lists(st.lists(st.integers(0, 60_000), max_size=5), min_size=1, max_size=5), st.booleans()
 )
-def test_a_shard_gives_back_its_documents_and_megatron_reads_it(documents, small):
+def test_a_shard_gives_back_its_documents_in_the_published_layout(documents, small):
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -238,6 +238,18 @@ def test_a_shard_gives_back_its_documents_and_megatron_reads_it(documents, small
         assert np.frombuffer(raw, "<i8", count + 1, 34 + 12 * count).tolist() == list(
             range(count + 1)
         )
+
+
+def test_megatron_reads_a_shard_as_we_do(tokenizers, corpus, tmp_path):
+    reason = "Megatron's own reader is not installed"
+    megatron = pytest.importorskip("megatron.core.datasets.indexed_dataset", reason=reason)
+    out = tmp_path / "out"
+    count([str(corpus)], tokenizers["byte-level"], out=out, end="</s>")
+    for path in sorted((out / "shards").glob("*.idx")):
+        ours, theirs = Packed(path.with_suffix("")), megatron.IndexedDataset(str(path)[:-4])
+        assert len(theirs) == len(ours) == len(TEXTS)
+        assert [theirs[i].tolist() for i in range(len(theirs))] == [d.tolist() for d in ours]
+        assert theirs.document_indices.tolist() == ours.boundaries.tolist()
 
 
 def test_a_shard_whose_files_do_not_fit_is_refused(tmp_path):
@@ -305,6 +317,11 @@ def test_what_the_user_got_wrong_is_one_line(tokenizers, corpus, capsys, tmp_pat
         ([str(corpus), "--tokenizer", str(tmp_path / "no.json")], "is no tokenizer.json"),
         ([str(corpus), *good, "--workers", "0"], "workers is 0, expected at least 1"),
         ([str(corpus), *good, "--address", "auto"], "needs --engine ray"),
+        (
+            [str(corpus), *good, "--engine", "ray", "--address", "127.0.0.1:9"],
+            "no Ray cluster answers",
+        ),
+        (good, "there is no path"),
         ([str(corpus), *good, "--end", "</s>"], "needs --out"),
         ([str(corpus), *good, "--out", "/dev/null/x"], "/dev/null/x: cannot be written"),
     ):
@@ -369,20 +386,19 @@ def same(out: Path) -> dict[str, bytes]:
 
 
 def test_a_worker_that_dies_is_replaced(tokenizers, large, tmp_path):
-    run = subprocess.Popen(
-        command(large, "--tokenizer", tokenizers["wordpiece"], "--workers", "2", "--json"),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-    )
+    """One of two is killed when some pieces are done."""
+    out = tmp_path / "out"
+    options = ["--tokenizer", tokenizers["wordpiece"], "--workers", "4", "--out", out, "--json"]
+    run = subprocess.Popen(command(large, *options), cwd=ROOT, stdout=subprocess.PIPE)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
     if not children.exists():
         run.kill()
         pytest.skip("the kernel does not list a process's children")
-    while len(workers := children.read_text().split()) < 2:
+    log = out / "done.jsonl"
+    while not log.exists() or log.read_bytes().count(b"\n") < 2:
         assert run.poll() is None
         time.sleep(0.01)
-    time.sleep(0.5)
-    os.kill(int(workers[0]), signal.SIGKILL)
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
     report = json.loads(run.communicate()[0])
     assert report["documents"] == 10 * 12 * len(TEXTS)
 
@@ -419,6 +435,7 @@ def test_a_full_disk_gives_one_clear_line(tokenizers, large, tmp_path):
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "out" in done.stderr and "File too large" in done.stderr
+    assert not list((tmp_path / "out/shards").iterdir())  # what was half written is gone
 
 
 def test_nothing_phones_home(tokenizers, corpus, tmp_path):

@@ -39,7 +39,7 @@ def tokens(
         tokenizer: a tokenizer.json, a folder that holds one, or tiktoken:NAME
         field: of a record, or column, that holds the text
         special_tokens: add to each document what the tokenizer's post-processor adds
-        workers: processes that count; one for each core if not given
+        workers: cores to count on; all of them if not given
         engine: processes of this machine, or tasks of a Ray cluster
         address: of a Ray cluster that runs; without it, one is started for this run
         out: a folder for packed shards (.bin and .idx of Megatron); a run that was stopped goes on
@@ -125,18 +125,16 @@ class Bar:
         return self.watch
 
     def watch(self, pieces: list, done: float):
-        """Advance by what was read: compressed text counts by how much it has grown so far."""
-        total = sum(piece.share for piece in pieces)
+        """How far it is, by bytes of text; their sum is an estimate where files are compressed."""
+        total = sum(piece.text for piece in pieces)
         task = self.bar.add_task("", total=total or None, completed=done, rate="")
-        seen = {"tokens": 0}
-        growth = {"parquet": 4}
+        seen = 0
 
         def told(nbytes: int, tokens: int) -> None:
-            seen["tokens"] += tokens
-            packed = pieces[0].file.codec is not None or pieces[0].file.kind in growth
-            elapsed = self.bar.tasks[task].elapsed or 1e-9
-            rate = f"{short(seen['tokens'] / elapsed)}tokens/s"
-            self.bar.update(task, advance=nbytes / (4 if packed else 1), rate=rate)
+            nonlocal seen
+            seen += tokens
+            rate = f"{short(seen / (self.bar.tasks[task].elapsed or 1e-9))}tokens/s"
+            self.bar.update(task, advance=nbytes, rate=rate)
 
         return told
 

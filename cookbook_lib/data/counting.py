@@ -13,8 +13,9 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any
 
-from cookbook_lib.data.encoding import Differs, Encode, Tokenizer, load, prove, sample
+from cookbook_lib.data.encoding import Tokenizer, load
 from cookbook_lib.data.job import COUNTS, Job, Stop, Told
+from cookbook_lib.data.proof import Differs, Encode, prove, sample
 from cookbook_lib.data.reading import Damage, Piece, Text, texts
 
 BATCH = 1 << 21  # bytes of text encoded at once
@@ -64,11 +65,12 @@ def counted(
             shard = None
         elif shard:
             shard.close()
-    except OSError as error:
-        raise ValueError(f"{error.filename or job.shards}: {error.strerror}") from None
-    except BaseException:
+    except BaseException as error:
         if shard:
-            shard.discard()
+            shard.discard()  # on a full disk this makes room for what is done
+        if isinstance(error, OSError):
+            said = f"{error.filename or job.shards}: {error.strerror or error}"
+            raise ValueError(said) from None
         raise
     return result | {
         "damaged": any(d.whole for d in damage),

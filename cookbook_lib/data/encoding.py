@@ -14,29 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-Encoded = tuple[np.ndarray, np.ndarray]  # ids of all texts in a row; how many each text has
-Encode = Callable[..., Encoded]  # of texts; `ids=False` if lengths are enough, where that is faster
-
-SAMPLE = 1 << 12  # characters of each batch that are compared
-HARD = (
-    "",
-    " ",
-    "\n\n \t  x",
-    "\0 and \0\0",
-    "don't DON'T I'll ’s",
-    "1234567890 3.14 1,000",
-    "👩‍👩‍👧‍👦 🇩🇪 e\u0301 \u200b\ufeff\ufffd",
-    "שלום עולם مرحبا ٣٤",
-    "日本語 한국어 ไทย",
-    "ﬁ Ⅷ ① İstanbul ß",
-    "a" * 300,
-    "\r\n\r x\u2028y\u00a0z",
-    "\U00010348\U0010ffff",
-)
-
-
-class Differs(Exception):
-    """The fast tokenizer gave other ids than the exact one."""
+from cookbook_lib.data.proof import HARD, Differs, Encode, Encoded, prove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,28 +163,3 @@ def load_tiktoken(name: str, special_tokens: bool) -> Tokenizer:
         id_of=id_of,
         why_exact="tiktoken is counted by itself",
     )
-
-
-def prove(fast: Encode, exact: Encode, texts: list[str]) -> None:
-    """`Differs`, with the text, unless both give the same ids for all texts."""
-    for text, ours, theirs in zip(texts, split(fast(texts)), split(exact(texts)), strict=True):
-        if not np.array_equal(ours, theirs):
-            raise Differs(repr(text[:60]))
-
-
-def split(encoded: Encoded) -> list[np.ndarray]:
-    ids, lengths = encoded
-    return np.split(ids, np.cumsum(lengths)[:-1]) if len(lengths) else []
-
-
-def sample(texts: list[str], turn: int) -> list[str]:
-    """Texts, or beginnings of texts, from a place in the batch that moves with each turn."""
-    found, left = [], SAMPLE
-    start = turn * 7919 % len(texts)
-    for k in range(min(len(texts), 64)):
-        text = texts[(start + k) % len(texts)][:left]
-        found.append(text)
-        left -= len(text)
-        if left <= 0:
-            break
-    return found

@@ -6,6 +6,7 @@ any order.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -143,7 +144,12 @@ def ray(job: Job, todo: Numbered, told: Told, address: str | None) -> Results:
 
     mine = not cluster.is_initialized()
     if mine:
-        cluster.init(address, log_to_driver=False, logging_level="error")
+        reachable(address)
+        started = {} if address else {"include_dashboard": False}
+        try:
+            cluster.init(address, log_to_driver=False, logging_level="error", **started)
+        except ConnectionError as error:
+            raise ValueError(f"address is {address}: {error}") from None
     try:
         job = replace(job, parallel=False)  # a task has one core
         task = cluster.remote(num_cpus=1, max_retries=TRIES * 3)(count_piece)
@@ -164,3 +170,14 @@ def ray(job: Job, todo: Numbered, told: Told, address: str | None) -> Results:
     finally:
         if mine:
             cluster.shutdown()
+
+
+def reachable(address: str | None) -> None:
+    """`ValueError` at once where Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            said = f"address is {address}, where no Ray cluster answers: {error.strerror or error}"
+            raise ValueError(said) from None

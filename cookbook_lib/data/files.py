@@ -42,6 +42,11 @@ class File:
         """True if several workers can read parts of it."""
         return self.codec is None and self.kind in ("jsonl", "parquet", "arrow")
 
+    @property
+    def text(self) -> int:
+        """About how many bytes of text it holds: compressed text shrinks to a quarter."""
+        return self.size * (4 if self.codec or self.kind == "parquet" else 1)
+
     def open(self) -> Any:
         """Its bytes as they are stored, as an open file. `Damaged` if it cannot be opened."""
         if self.path == "-":

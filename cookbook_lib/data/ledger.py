@@ -28,8 +28,7 @@ class Ledger:
             self.lock = lock(folder / "lock")
             self.same_as(folder / "run.json", wanted)
             self.done = {row["piece"]: row for row in results.ready(folder / "done.jsonl")}
-            for left in (folder / "shards").glob(".*"):  # of a run that was killed
-                left.unlink(missing_ok=True)
+            self.sweep()
         except OSError as error:
             raise ValueError(f"{folder}: cannot be written: {error.strerror}") from None
 
@@ -64,12 +63,16 @@ class Ledger:
     def finish(self, counts: dict[str, Any]) -> None:
         """Write the sums beside the shards; they say that the run is complete."""
         if self.folder:
-            for left in (self.folder / "shards").glob(".*"):
-                left.unlink(missing_ok=True)
             write(self.folder / "counts.json", json.dumps(counts, indent=2) + "\n")
+
+    def sweep(self) -> None:
+        """Remove shards that were begun and will not be finished."""
+        for left in (self.folder / "shards").glob(".*"):
+            left.unlink(missing_ok=True)
 
     def close(self) -> None:
         if self.folder:
+            self.sweep()
             os.close(self.lock)
 
 

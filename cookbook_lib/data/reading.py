@@ -22,7 +22,6 @@ from cookbook_lib.data.formats import (
 )
 
 PIECE = 1 << 25  # bytes of a file that one worker reads, 32 MiB
-SHRINKS = {"parquet": 4}  # text is about this much larger than the file
 UNITS = {"jsonl": "line", "json": "value"}  # what a reader numbers
 
 
@@ -35,9 +34,9 @@ class Piece:
     parts: int = 1
 
     @property
-    def share(self) -> float:
-        """Its bytes in the file."""
-        return self.file.size / self.parts
+    def text(self) -> float:
+        """About how many bytes of text it holds."""
+        return self.file.text / self.parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def pieces(files: Iterable[File], size: int = PIECE) -> list[Piece]:
     """Files in parts of at most about `size` bytes of text, where their format allows it."""
     found = []
     for file in files:
-        parts = -(-file.size * SHRINKS.get(file.kind, 1) // size) if file.splits else 1
+        parts = -(-file.text // size) if file.splits else 1
         parts = 1 if file.kind == "arrow" else max(parts, 1)
         found += [Piece(file=file, part=k, parts=parts) for k in range(parts)]
     return found
@@ -88,11 +87,8 @@ def texts(
             said = text if type(text) is Reason else missing(record, field)
             row = Damage(path=file.path, unit=unit, number=number, reason=f"{said}, expected text")
         if piece.part and row.unit == "line":
-            before = (
-                lines_before(file, file.size * piece.part // piece.parts)
-                if before is None
-                else before
-            )
+            if before is None:
+                before = lines_before(file, file.size * piece.part // piece.parts)
             row = replace(row, number=row.number + before)
         yield row
 

@@ -6,6 +6,7 @@ and where documents end. Layout: NVIDIA/Megatron-LM, megatron/core/datasets/inde
 
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ class Shard:
         self.bin.close()
 
     def discard(self) -> None:
-        self.bin.close()
+        with suppress(OSError):  # what a full disk did not take
+            self.bin.close()
         for name in (f"{self.path}.bin", f"{self.path}.idx"):
             Path(name).unlink(missing_ok=True)
 

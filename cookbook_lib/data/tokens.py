@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -47,7 +48,7 @@ class Report:
 
 
 ORDER = (*COUNTS, "damaged_files", "files", "seconds", "tokens_per_second", "by_source")
-Watch = Callable[[list[Piece], float], Told]  # from the pieces, and the bytes done before
+Watch = Callable[[list[Piece], float], Told]  # from the pieces, and the bytes of text done before
 
 
 def count(
@@ -74,6 +75,8 @@ def count(
     began = perf_counter()
     if isinstance(paths, str):
         raise ValueError(f"paths is {paths!r}, expected a list of paths")
+    if not (paths := list(paths)):
+        raise ValueError("there is no path, expected files, folders, globs, URLs, or -")
     if not tokenizer.startswith("tiktoken:"):
         tokenizer = os.path.abspath(os.path.expanduser(tokenizer))
     files, skipped = find(paths)
@@ -97,14 +100,15 @@ def count(
         end=end,
     )
     left = [(i, piece) for i, piece in enumerate(todo) if i not in kept.done]
-    told = watch(todo, sum(p.share for i, p in enumerate(todo) if i in kept.done))
+    told = watch(todo, sum(p.text for i, p in enumerate(todo) if i in kept.done))
     try:
         if engine == "ray":
             results = engines.ray(job, left, told, address)
         else:
-            results = engines.local(job, left, told, workers or len(os.sched_getaffinity(0)))
-        for index, result in results if left else ():
-            kept.add(index, result)
+            results = engines.local(job, left, told, workers or cores())
+        with closing(results):  # whatever happens, the workers end before the folder is free
+            for index, result in results if left else ():
+                kept.add(index, result)
         report = summary(files, todo, kept.done, skipped, began)
         kept.finish({k: v for k, v in report.as_dict().items() if "second" not in k})
     except OSError as error:
@@ -112,6 +116,11 @@ def count(
     finally:
         kept.close()
     return report
+
+
+def cores() -> int:
+    """Those that this process may use; all of them where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fingerprint(tokenizer: str) -> str:
