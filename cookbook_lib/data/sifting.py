@@ -14,10 +14,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cookbook_lib.data.encoding import Differs, load, prove, sample
+from cookbook_lib.data.encoding import load
 from cookbook_lib.data.filters.base import FilterSet
 from cookbook_lib.data.keys import keys_of, width
 from cookbook_lib.data.pipeline import Pipeline
+from cookbook_lib.data.proof import Differs, prove, sample
 from cookbook_lib.data.reading import Damage, Piece, lines_before, texts
 from cookbook_lib.data.steps import FilterStep, Source
 from cookbook_lib.data.storage import part, removed, write_json
