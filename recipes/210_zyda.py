@@ -183,6 +183,7 @@ table(
     | {f"{b} × {r}": f"{collision(x, b, r):.4f}" for b, r in (zyda, zyda_2)}
     for x in grid
 )
+assert 0.5 < collision(0.4, *zyda) < 0.6 and 0.2 < collision(0.3, *zyda) < 0.25
 
 # %% [markdown]
 # There is no sharp edge. At the threshold itself a pair is found little more than half of the time,

@@ -16,7 +16,7 @@ def memory(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     chip: str = "h100",
     gpus: int = 8,
-    zero: int = 0,
+    zero: int = 1,
     tp: int = 1,
     sp: bool = False,
     pp: int = 1,
@@ -40,7 +40,7 @@ def memory(
         model: a preset (see `cookbook models`), a config.json, or a folder that holds one
         chip: what a GPU is; an unknown name lists those that are known
         gpus: in all; data parallel copies are gpus / (tp * pp * cp)
-        zero: what copies split among them: 1 optimizer states, 2 gradients too, 3 weights too
+        zero: what copies split among them: 0 nothing, 1 optimizer states, 2 gradients too, 3 all
         tp: ranks that split the channels of each block
         sp: they also split, by tokens, what lies between the blocks
         pp: stages of the pipeline

@@ -41,9 +41,9 @@ def train_time(
 
     Args:
         model: a preset (see `cookbook models`), a config.json, or a folder that holds one
-        chip: b200, h200, h100, a100, mi300x, l40s, rtx4090, m4max, phone or cpu
+        chip: what a GPU is; an unknown name lists those that are known
         gpus: in all; what tp, pp and cp leave is data parallel
-        zero: what is split over the data parallel ranks: 1 optimizer, 2 gradients, 3 weights
+        zero: what copies split among them: 0 nothing, 1 optimizer states, 2 gradients too, 3 all
         tp: ranks that share the channels of each block
         sp: with tp, split the tokens between the blocks as well
         pp: stages of the pipeline

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from queue import Empty, Queue
@@ -21,7 +21,6 @@ from cookbook_lib.data.reading import Piece
 
 Numbered = list[tuple[int, Piece]]
 Results = Iterator[tuple[int, dict[str, Any]]]
-Engine = Callable[[Job, Numbered, Told], Results]
 TRIES = 3  # of one piece, if its worker dies
 
 
