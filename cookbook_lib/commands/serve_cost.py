@@ -29,7 +29,7 @@ def serve_cost(
 
     Args:
         model: a preset (see `cookbook models`), a config.json, or a folder that holds one
-        chip: what it runs on; an unknown name lists those that are known
+        chip: b200, h200, h100, a100, mi300x, l40s, rtx4090, m4max, phone or cpu
         batch: sequences that are served at once
         prompt: tokens that each of them starts with
         output: tokens that each of them gets

@@ -41,7 +41,7 @@ def train_time(
 
     Args:
         model: a preset (see `cookbook models`), a config.json, or a folder that holds one
-        chip: what a GPU is; an unknown name lists those that are known
+        chip: b200, h200, h100, a100, mi300x, l40s, rtx4090, m4max, phone or cpu
         gpus: in all; what tp, pp and cp leave is data parallel
         zero: what copies split among them: 0 nothing, 1 optimizer states, 2 gradients too, 3 all
         tp: ranks that share the channels of each block
