@@ -57,8 +57,9 @@ EXTRAS = {  # module -> its extra
     **dict.fromkeys(
         ("fsspec", "gigatoken", "numpy", "orjson", "pyarrow", "tiktoken", "zstandard"), "data"
     ),
+    "jax": "communication",
     "matplotlib": "recipes",
-    "ray": "test",
+    **dict.fromkeys(("mpi4py", "ray"), "test"),
 }
 
 
