@@ -155,11 +155,11 @@ plots.table(
 # What users ask about it, and what follows from the definition:
 #
 # - *Why is busbw above algbw when n > 2?*
-#   ([nccl-tests #159](https://github.com/NVIDIA/nccl-tests/issues/159)) For all-reduce the factor is
-#   $2(n-1)/n$: each rank sends nearly two messages for one that is reduced.
+#   ([nccl-tests #159](https://github.com/NVIDIA/nccl-tests/issues/159))
+#   For all-reduce the factor is $2(n-1)/n$: each rank sends nearly two messages for one that is reduced.
 # - *Does the factor change with the algorithm?*
-#   ([#274](https://github.com/NVIDIA/nccl-tests/issues/274)) No. It is the least that point-to-point
-#   messages on a flat network need. A tree may send more over some links, and the tests cannot see
+#   ([#274](https://github.com/NVIDIA/nccl-tests/issues/274))
+#   No. It is the least that point-to-point messages on a flat network need. A tree may send more over some links, and the tests cannot see
 #   that.
 # - *How can busbw exceed the link?*
 #   ([#153](https://github.com/NVIDIA/nccl-tests/issues/153)) If the network adds up itself (NVLS,
@@ -473,7 +473,7 @@ plots.table(rows)
 # | flag | nccl-tests | OSU |
 # |---|---|---|
 # | sizes | `-b` from, `-e` to, `-f` factor | `-m` from:to |
-# | who | `-g` GPUs of each process, `-t` threads | one process is one rank; `-d cuda` uses GPU memory |
+# | who | `-g` GPUs of each process, `-t` threads | one process a rank; `-d cuda`: GPU memory |
 # | how often | `-n` calls timed together, `-w` warm-up | `-i` calls, `-x` warm-up |
 # | checks | `-c 1`, the column `#wrong` must be 0 | `-c`, where it was built with checks |
 # | numbers | time in µs, algbw, busbw in GB/s | latency in µs; `-f` adds minimum, maximum |

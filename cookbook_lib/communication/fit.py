@@ -114,7 +114,7 @@ def work(row: Mapping[str, Any], algorithms: Mapping[str, str]) -> tuple[float, 
     table = ALGORITHMS[ran(row)]
     steps, volume = table[algorithms.get(row["op"], next(iter(table)))](row["ranks"])
     wider = 2 if row["ran"].endswith(" f32") and row["dtype"] in ("bf16", "fp16") else 1
-    return steps, volume * row["nbytes"] * wider
+    return float(steps), float(volume * row["nbytes"] * wider)
 
 
 def ran(row: Mapping[str, Any]) -> str:
