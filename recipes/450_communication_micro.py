@@ -156,10 +156,12 @@ plots.table(
 #
 # - *Why is busbw above algbw when n > 2?*
 #   ([nccl-tests #159](https://github.com/NVIDIA/nccl-tests/issues/159))
-#   For all-reduce the factor is $2(n-1)/n$: each rank sends nearly two messages for one that is reduced.
+#   For all-reduce the factor is $2(n-1)/n$: each rank sends nearly two messages for one that is
+#   reduced.
 # - *Does the factor change with the algorithm?*
 #   ([#274](https://github.com/NVIDIA/nccl-tests/issues/274))
-#   No. It is the least that point-to-point messages on a flat network need. A tree may send more over some links, and the tests cannot see
+#   No. It is the least that point-to-point messages on a flat network need. A tree may send
+#   more over some links, and the tests cannot see
 #   that.
 # - *How can busbw exceed the link?*
 #   ([#153](https://github.com/NVIDIA/nccl-tests/issues/153)) If the network adds up itself (NVLS,
