@@ -72,7 +72,7 @@ def test_noise_and_a_fifth_of_points_three_times_too_slow_do_not_mislead_it():
 
 @pytest.mark.parametrize("name", ["ring", "tree", "halving and doubling"])
 def test_the_algorithm_that_made_the_data_fits_best(name):
-    """Recursive doubling is a tree of half the alpha and twice the beta: no times tell them apart."""
+    """Recursive doubling is a tree of half the alpha and twice the beta: times cannot tell."""
     assert best(made("all_reduce", name, 30e-6, 5e9, noise=0.01)).algorithm == name
 
 
