@@ -1,5 +1,9 @@
 """A process knows its rank under torchrun, mpirun, MPICH and Slurm, from what each of them sets."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from cookbook_lib.communication.ranks import first_host, master, place
@@ -60,3 +64,19 @@ def test_a_variable_that_is_no_rank_is_refused():
         place({"RANK": "x", "WORLD_SIZE": "2"})
     with pytest.raises(ValueError, match="RANK is 2, expected less than WORLD_SIZE, 2"):
         place({"RANK": "2", "WORLD_SIZE": "2"})
+
+
+def test_a_rank_without_a_parent_ends_itself_and_says_in_which_operation():
+    """As under torchrun, srun or mpirun: a rank that never comes must not keep the others."""
+    program = """
+import time
+from cookbook_lib.communication.member import member
+with member(limit=0.5).doing("all_reduce of 4 KiB"):
+    time.sleep(100)
+"""
+    env = {**os.environ, **TORCHRUN, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "cookbook: rank 5 of 8, all_reduce of 4 KiB: not done after 0.5 s: a rank is slow or dead\n"
+    )

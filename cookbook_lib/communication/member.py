@@ -63,10 +63,9 @@ class Member:
         self.operation, limit = operation, limit or self.limit
         self.failed_at = None
         self.tell(doing=operation, limit=limit)
-        watch = None if self.parent else threading.Timer(limit, self.give_up, [limit])
-        if watch:
-            watch.daemon = True
-            watch.start()
+        done = threading.Event()
+        if not self.parent:
+            threading.Thread(target=self.look_on, args=[done, limit], daemon=True).start()
         try:
             yield
         except Exception as error:
@@ -75,16 +74,22 @@ class Member:
                 raise
             raise RankError(self.line(said(error)), self.place.rank, operation) from error
         finally:
-            if watch:
-                watch.cancel()
+            done.set()
         self.tell(done=operation)
         self.operation = "between operations"
 
     def line(self, what: str) -> str:
         return f"rank {self.place.rank} of {self.place.size}, {self.operation}: {what}"
 
-    def give_up(self, limit: float) -> None:
-        """End this process in the middle of an operation that nothing else can end."""
+    def look_on(self, done: threading.Event, limit: float) -> None:
+        """End this process in the middle of an operation that nothing else can end.
+
+        The time is counted in steps: one in which all processes are paused is nobody's fault.
+        """
+        step = min(0.5, limit / 4)
+        for _ in range(int(limit / step)):
+            if done.wait(step):
+                return
         line = self.line(f"not done after {limit:g} s: a rank is slow or dead")
         sys.stderr.write(f"cookbook: {line}\n")
         sys.stderr.flush()

@@ -30,7 +30,7 @@ def joined(member: Member, device: str = "cpu") -> Iterator[torch.device]:
             store=member.store(),
             rank=member.place.rank,
             world_size=member.place.size,
-            timeout=timedelta(seconds=member.limit),
+            timeout=timedelta(seconds=max(600, 2 * member.limit)),  # ours comes first
             device_id=mine if device == "cuda" else None,
         )
     try:
