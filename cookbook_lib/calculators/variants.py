@@ -61,7 +61,9 @@ def letters(pattern: Any) -> str:
         group, times, letter, again = found.groups()
         part, count = group or letter, int(times or again)
         if len(part) * count > LAYERS:
-            raise ValueError(f"pattern has {len(part) * count:,} layers, expected {LAYERS:,} at most")
+            raise ValueError(
+                f"pattern has {len(part) * count:,} layers, expected {LAYERS:,} at most"
+            )
         text = text[: found.start()] + part * count + text[found.end() :]
     if len(text) > LAYERS:
         raise ValueError(f"pattern has {len(text):,} layers, expected {LAYERS:,} at most")
