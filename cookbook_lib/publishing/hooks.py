@@ -18,10 +18,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from cookbook_lib.publishing import computed, formulas, gallery, outputs, prose
+from cookbook_lib.publishing.planner import bundle, runtime
 from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
 log = logging.getLogger("mkdocs.hooks.recipes")
 FONT = "assets/formulas.woff2"
+PLANNER = "assets/planner"
 PRESETS = "cookbook_lib/calculators/presets"
 state = {"serving": False}
 
@@ -90,7 +92,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     if not font.exists():
         formulas.write_font(font)
     files.append(File.generated(config, FONT, abs_src_path=str(font)))
+    planner(files, config)
     return files
+
+
+def planner(files: Files, config: MkDocsConfig) -> None:
+    """Python for browsers and the calculators, beside the scripts that load them."""
+    python = runtime.folder(root(config) / "build")
+    for name in runtime.FILES:
+        if not (python / name).exists():
+            raise PluginError(f"{python / name} is missing: `make site` fetches it")
+        path = str(python / name)
+        files.append(File.generated(config, f"{PLANNER}/{name}", abs_src_path=path))
+    library = bundle.library(root(config))
+    files.append(File.generated(config, f"{PLANNER}/cookbook.zip", content=library))
 
 
 def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> Page:

@@ -36,11 +36,13 @@ def curves(
         for k in range(low, high + 1, step)
     ]
     parts += [
-        f'<text x="{across(n):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{tokens(n)}</text>'
+        f'<text x="{across(n):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">'
+        f"{tokens(n)}</text>"
         for n in x[::2]
     ]
     parts.append(
-        f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">context (tokens)</text>'
+        f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
+        "context (tokens)</text>"
     )
     if mark and x[0] <= mark <= x[-1]:
         parts.append(f'<path class="mark" d="M{across(mark):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
