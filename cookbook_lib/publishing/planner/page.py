@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
-from cookbook_lib.calculators.diagram import draw
+from cookbook_lib.calculators.diagram import WIDTH, draw
 from cookbook_lib.calculators.memory_plan import PARTS
+from cookbook_lib.calculators.model import Model
 from cookbook_lib.commands.output import gb, seconds
 from cookbook_lib.publishing.planner import charts
 from cookbook_lib.publishing.planner.answers import (
@@ -23,6 +24,7 @@ from cookbook_lib.publishing.tables import Cell, digits, flop, giga, share, size
 CONTEXTS = tuple(2**k for k in range(8, 21))
 Reports = dict[str, dict[str, Any] | None]  # model letter -> report, None where there is none
 NONE = Cell("–")
+NARROW = 330  # pixels: the drawing on a phone
 
 
 def respond(request: str) -> str:
@@ -65,7 +67,7 @@ def quick(state: State) -> dict[str, Any]:
             + legend(names),
             "memory": memory_bars(got["memory"]),
             "components": components(names, got["cost"]),
-            "models": "".join(drawing(k, m, names[k]) for k, m in models.items() if m),
+            "models": "".join(drawing(m) for m in models.values() if m),
             "commands": commands(state),
         },
         "fields": {k: fields(line, state.config, models[k]) for k, line in state.models.items()},
@@ -85,7 +87,10 @@ def slow(state: State) -> dict[str, Any]:
         for k, line in state.models.items()
     }
     changes = "".join(f"<p>{advice(k, r)}</p>" for k, r in fits.items() if r and not r["fits"])
-    names = {k: r["model"] if r else "" for k, r in served.items()}
+    names = {
+        k: m.name if (m := tried([], model_of, line, state.config)) else line
+        for k, line in state.models.items()
+    }
     rows = [
         row("Time to the first token", served, lambda r: span(r, "ttft")),
         row("Time for each further token", served, lambda r: span(r, "tpot")),
@@ -212,8 +217,13 @@ def legend(names: Mapping[str, str]) -> str:
     return f'<p class="planner-keys">{"".join(keys)}</p>'
 
 
-def drawing(k: str, model, name: str) -> str:
-    return f'<figure class="nb-figure" data-model="{k}">{draw(model)}</figure>'
+def drawing(model: Model) -> str:
+    """The layers, once for wide and once for narrow windows."""
+    widths = {"model-wide": WIDTH, "model-narrow": NARROW}
+    return "".join(
+        f'<figure class="nb-figure {kind}">{draw(model, width=width)}</figure>'
+        for kind, width in widths.items()
+    )
 
 
 def advice(k: str, r: dict[str, Any]) -> str:
@@ -231,7 +241,7 @@ def commands(state: State) -> str:
     return f"<pre><code>{escape(chr(10).join(lines))}</code></pre>"
 
 
-def fields(line: str, config: str, model) -> list[list[Any]]:
+def fields(line: str, config: str, model: Model | None) -> list[list[Any]]:
     """What the form lets a reader edit: the pattern, and each number of the config."""
     if model is None:
         return []
