@@ -23,10 +23,10 @@ def curves(
     )
     first, last = log2(x[0]), log2(x[-1])
 
-    def across(n: float) -> float:
+    def across(n: int | float) -> float:
         return LEFT + (log2(n) - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
-    def up(n: float) -> float:
+    def up(n: int | float) -> float:
         return HEIGHT - BOTTOM - (log2(n) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     step = max(1, round((high - low) / 5))
@@ -52,7 +52,7 @@ def curves(
     return svg(title, HEIGHT, "".join(parts))
 
 
-def bars(title: str, rows: Mapping[str, Mapping[str, float]], limit: float) -> str:
+def bars(title: str, rows: Mapping[str, Mapping[str, int | float]], limit: int | float) -> str:
     """A bar for each row, its parts side by side, and the limit as a line across all."""
     widest = max([limit, *(sum(parts.values()) for parts in rows.values())]) * 1.04
     scale = (WIDTH - 34 - RIGHT) / widest
@@ -79,7 +79,7 @@ def svg(title: str, height: int, inside: str) -> str:
     )
 
 
-def short(n: float) -> str:
+def short(n: int | float) -> str:
     """Bytes without digits that say nothing: 512 MiB."""
     number, unit = nbytes(n).split()
     return f"{float(number):g} {unit}"

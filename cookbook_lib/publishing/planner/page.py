@@ -30,7 +30,7 @@ NARROW = 330  # pixels: the drawing on a phone
 def respond(request: str) -> str:
     """What the page asks for, as JSON: {"parts": {"glance": HTML, …}, "errors": [line, …]}.
 
-    request: {"state": {name: word}, "part": "quick", "slow" or "export"}.
+    request: {"state": {name: word}, "part": one of PARTS_OF}.
     """
     asked = json.loads(request)
     try:
@@ -75,18 +75,13 @@ def quick(state: State) -> dict[str, Any]:
     }
 
 
-def slow(state: State) -> dict[str, Any]:
-    """What takes a moment longer: serving, and what would make a training fit."""
+def serving(state: State) -> dict[str, Any]:
+    """What takes a moment longer."""
     errors: list[str] = []
     served = {
         k: tried(errors, report, "serve", line, state.config, state.values)
         for k, line in state.models.items()
     }
-    fits = {
-        k: tried([], report, "memory", line, state.config, state.values)
-        for k, line in state.models.items()
-    }
-    changes = "".join(f"<p>{advice(k, r)}</p>" for k, r in fits.items() if r and not r["fits"])
     names = {
         k: m.name if (m := tried([], model_of, line, state.config)) else line
         for k, line in state.models.items()
@@ -102,10 +97,17 @@ def slow(state: State) -> dict[str, Any]:
             lambda r: whole(n) if (n := r["longest_context"]) else Cell("no limit"),
         ),
     ]
-    return {
-        "parts": {"serving": table("Serving on one chip", head(names), rows), "advice": changes},
-        "errors": errors,
-    }
+    return {"parts": {"serving": table("Serving on one chip", head(names), rows)}, "errors": errors}
+
+
+def advice(state: State) -> dict[str, Any]:
+    """What would make a training fit that does not; in large models there is much to try."""
+    reports = [
+        tried([], report, "memory", line, state.config, state.values)
+        for line in state.models.values()
+    ]
+    said = "".join(f"<p>{remedy(r)}</p>" for r in reports if r and not r["fits"])
+    return {"parts": {"advice": said}, "errors": []}
 
 
 def export(state: State) -> dict[str, Any]:
@@ -226,7 +228,7 @@ def drawing(model: Model) -> str:
     )
 
 
-def advice(k: str, r: dict[str, Any]) -> str:
+def remedy(r: dict[str, Any]) -> str:
     """What to change so that the training fits."""
     if not r["change"]:
         return f"{escape(r['model'])} does not fit, and nothing that was tried makes it fit."
@@ -255,6 +257,7 @@ def fields(line: str, config: str, model: Model | None) -> list[list[Any]]:
 
 PARTS_OF: dict[str, Callable[[State], dict[str, Any]]] = {
     "quick": quick,
-    "slow": slow,
+    "serving": serving,
+    "advice": advice,
     "export": export,
 }

@@ -103,14 +103,13 @@ def value(name: str, text: str | None) -> Any:
     of = INPUTS[name]
     if text is None or text == "":
         return of.default
-    label = of.label.lower() if of.label != of.label.upper() else of.label
     if of.among:
         if text not in of.among:
-            raise ValueError(f"{label} is {text!r}, expected one of {', '.join(of.among)}")
+            raise ValueError(f"{of.label} is {text!r}, expected one of {', '.join(of.among)}")
         return text
     try:
         number = of.unit(float(text)) if of.unit is int and float(text) % 1 == 0 else of.unit(text)
     except (ValueError, OverflowError):
         what = "a whole number" if of.unit is int else "a number"
-        raise ValueError(f"{label} is {text!r}, expected {what}") from None
+        raise ValueError(f"{of.label} is {text!r}, expected {what}") from None
     return number

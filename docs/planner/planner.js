@@ -45,7 +45,9 @@
     number += 1;
     worker.postMessage({ part: "quick", state: now, number });
     clearTimeout(later);
-    later = setTimeout(() => worker.postMessage({ part: "slow", state: now, number }), 250);
+    later = setTimeout(() => {
+      for (const part of ["serving", "advice"]) worker.postMessage({ part, state: now, number });
+    }, 250);
     root.setAttribute("aria-busy", "true");
   };
 
@@ -53,8 +55,8 @@
     for (const [name, html] of Object.entries(parts)) {
       if (place(name)) place(name).innerHTML = html;
     }
-    const shown = part === "quick" ? place("errors") : place("later-errors");
-    shown.replaceChildren(...errors.map((line) => {
+    const shown = { quick: place("errors"), serving: place("later-errors") }[part];
+    shown?.replaceChildren(...errors.map((line) => {
       const item = document.createElement("p");
       item.textContent = line;
       return item;
