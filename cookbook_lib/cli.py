@@ -33,6 +33,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
         "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
         "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
         "comm": "cookbook_lib.communication.bench:bench_comm",
+        "decode": "cookbook_lib.decoding.tree_bench:bench_decode",
     },
 }
 

@@ -21,7 +21,9 @@ def full(q, k, v, scale=None, q_at=None, k_at=None):
     """Softmax over all keys in float64, written with other operations: s b g k as the shards."""
     q, k, v = q.double(), k.double(), v.double()
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[2], 2) for x in (k, v))
-    scores = torch.einsum("bhlk,sbhk->bhls", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = torch.einsum("bhlk,sbhk->bhls", q, k) * (
+        q.shape[-1] ** -0.5 if scale is None else scale
+    )
     if k_at is not None:
         hidden = k_at[:, None, :] > q_at[:, :, None]
         scores = scores.masked_fill(hidden[:, None], -torch.inf)
@@ -139,21 +141,25 @@ def half(member: Member) -> dict[str, list[float]]:
     return found
 
 
-def volume(member: Member, **sizes: int) -> dict[str, dict]:
-    """What each method hands to gloo: operation -> numbers, as torch's profiler sees it."""
+def volume(member: Member, todo: list[dict[str, int]]) -> list[dict[str, dict]]:
+    """What each method hands to gloo: operation -> calls, numbers; torch's profiler counts."""
+    with joined(member), member.doing("counting"):
+        return [count(member, sizes) for sizes in todo]
+
+
+def count(member: Member, sizes: dict[str, int]) -> dict[str, dict]:
     q, k, v = made(**sizes, dtype=torch.float32)
     found = {}
-    with joined(member), member.doing("counting"):
-        shard = of_rank(k, v, cut(sizes["s"], member.place.size), member.place.rank)
-        for method, attend in METHODS.items():
+    shard = of_rank(k, v, cut(sizes["s"], member.place.size), member.place.rank)
+    for method, attend in METHODS.items():
+        attend(Query(q=q), shard)
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
             attend(Query(q=q), shard)
-            with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
-                attend(Query(q=q), shard)
-            numbers, times = Counter(), Counter()
-            for event in traced(seen.events()):
-                numbers[event.name] += event.numbers
-                times[event.name] += 1
-            found[method] = {name: [times[name], numbers[name]] for name in times}
+        numbers, times = Counter(), Counter()
+        for event in traced(seen.events()):
+            numbers[event.name] += event.numbers
+            times[event.name] += 1
+        found[method] = {name: [times[name], numbers[name]] for name in times}
     return found
 
 

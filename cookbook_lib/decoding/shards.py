@@ -93,6 +93,4 @@ class ShardedCache:
     def shard(self) -> Shard:
         """What this rank has now: views, no copies."""
         n = self.lengths[self.rank]
-        return Shard(
-            k=self.k[:n], v=self.v[:n], at=self.at[:, :n], lengths=tuple(self.lengths)
-        )
+        return Shard(k=self.k[:n], v=self.v[:n], at=self.at[:, :n], lengths=tuple(self.lengths))

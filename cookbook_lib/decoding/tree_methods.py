@@ -130,9 +130,7 @@ def ring_q(query: Query, shard: Shard, group: Group = None) -> Tensor:
     return joined(found.output(query.q.dtype), axis, lengths, rank, group)
 
 
-def joined(
-    out: Tensor, axis: int, lengths: tuple[int, ...], rank: int, group: Group
-) -> Tensor:
+def joined(out: Tensor, axis: int, lengths: tuple[int, ...], rank: int, group: Group) -> Tensor:
     """All parts of the output; rank r has the one of rank r + 1."""
     ranks, rows = len(lengths), out.movedim(axis, 0)
     mine = rows.new_zeros(max(lengths), *rows.shape[1:])
