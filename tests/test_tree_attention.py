@@ -1,4 +1,4 @@
-"""Attention over keys on several ranks is full attention, whatever way the ranks take: in exactness,
+"""Attention over keys on several ranks is full attention, whatever way they take: in exactness,
 in the bytes that they send, in the memory that they hold; and a rank that dies is named."""
 
 import pytest

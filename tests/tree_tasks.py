@@ -1,4 +1,4 @@
-"""What the ranks of tests/test_tree_attention.py run: each compares what it gets with full softmax."""
+"""What the ranks of tests/test_tree_attention.py run: each compares its output with full softmax."""
 
 import os
 import signal

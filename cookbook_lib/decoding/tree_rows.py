@@ -1,5 +1,6 @@
 """One measured decoding step over ranks as one line of JSON, and how its numbers are made."""
 
+import os
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -74,6 +75,7 @@ def row(
         "error": error,
         "checked": True,
         **more,
+        "cores": os.cpu_count(),
         "device": device_names("cpu")[0],
         "system": platform.platform(terse=True),
         "versions": {"python": platform.python_version(), package: version(package)},
