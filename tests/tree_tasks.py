@@ -1,4 +1,4 @@
-"""What the ranks of tests/test_tree_attention.py run: each compares its output with full softmax."""
+"""What the ranks of tests/test_tree_attention.py run: each compares with full softmax."""
 
 import os
 import signal
@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 from cookbook_lib.communication.member import Member
 from cookbook_lib.communication.proof import traced
 from cookbook_lib.communication.torch_ranks import joined
+from cookbook_lib.communication.wire_count import SENT
 from cookbook_lib.decoding.shards import Query, Shard, ShardedCache, cut
+from cookbook_lib.decoding.tree_costs import Shape
 from cookbook_lib.decoding.tree_methods import METHODS
 
 
@@ -218,3 +220,27 @@ def endless(member: Member, method: str, victim: int) -> None:
                 if member.place.rank == victim and i == 20:
                     os.kill(os.getpid(), signal.SIGKILL)
                 METHODS[method](Query(q=q), shard)
+
+
+def on_the_wire(member: Member, sizes: dict[str, int], calls: int = 3) -> dict[str, float]:
+    """Bytes that this rank's interface sends for one call of each method, without its barriers."""
+    x, place = Shape(**sizes), member.place
+    q, k, v = made(x.b, x.l, x.h, x.g, x.k, x.s, torch.float32)
+    found = {}
+    with joined(member), member.doing("counting"):
+        shard = of_rank(k, v, cut(x.s, x.p), place.rank)
+
+        def sent(attend, calls=calls) -> int:
+            dist.barrier()
+            before = int(SENT.read_text())
+            for _ in range(calls):
+                attend()
+                dist.barrier()
+            return int(SENT.read_text()) - before
+
+        for method, attend in METHODS.items():
+            sent(lambda attend=attend: attend(Query(q=q), shard), 1)  # makes the connections
+            barriers = sent(lambda: None)
+            all_in = sent(lambda attend=attend: attend(Query(q=q), shard))
+            found[method] = (all_in - barriers) / calls
+    return found
