@@ -111,10 +111,10 @@ def test_the_data_hold_every_method_for_each_context_and_number_of_ranks(rows):
     assert {p for _, p, _ in points} == {2, 4, 8} and 2**20 in {s for *_, s in points}
 
 
-def test_a_tree_leads_by_a_factor_that_grows_with_the_context_and_at_the_longest_with_ranks(rows):
+def test_a_tree_leads_most_with_the_longest_context_and_there_more_with_more_ranks(rows):
     for p in (2, 4, 8):
         lead = [ratio(rows, p, s) for s in (2**14, 2**16, 2**18, 2**20)]
-        assert lead == sorted(lead) and lead[0] > 1
+        assert min(lead) > 1 and max(lead) == lead[-1], p
     longest = [ratio(rows, p, 2**20) for p in (2, 4, 8)]
     assert longest == sorted(longest)
 
@@ -136,5 +136,5 @@ def test_exact_rows_give_their_rates_back(rows):
     found = fitted(known)
     for name in ("start", "alpha", "beta", "read"):
         assert getattr(found, name) == pytest.approx(getattr(true, name), rel=1e-6)
-    with pytest.raises(ValueError, match="cannot tell the four rates apart"):
+    with pytest.raises(ValueError, match="cannot tell the rates apart"):
         fitted([r for r in known if r["method"] == "tree"])

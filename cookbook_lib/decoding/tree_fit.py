@@ -39,7 +39,7 @@ def terms(row: Row) -> np.ndarray:
 
 
 def fitted(rows: Sequence[Row]) -> Rates:
-    """All above 0, by least squares of relative errors with Huber's weights."""
+    """By least squares of relative errors with Huber's weights."""
     times = np.array([row["seconds"]["median"] for row in rows])
     a = np.array([terms(row) for row in rows]) / times[:, None]
     size = a.max(0)
@@ -56,10 +56,16 @@ def fitted(rows: Sequence[Row]) -> Rates:
 
 
 def positive(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    y = np.linalg.lstsq(a, b, rcond=None)[0]
-    if (y <= 0).any():
-        raise ValueError("rows cannot tell the four rates apart, expected more methods and sizes")
-    return y
+    """Least squares of four unknowns above 0; start or alpha is 0 where the rows do not show it."""
+    used, y = [0, 1, 2, 3], np.zeros(4)
+    while True:
+        y[:] = 0
+        y[used] = np.linalg.lstsq(a[:, used], b, rcond=None)[0]
+        if (y[2:] <= 0).any() or np.linalg.matrix_rank(a[:, used]) < len(used):
+            raise ValueError("rows cannot tell the rates apart, expected more methods and sizes")
+        if (y[:2] >= 0).all():
+            return y
+        used.remove(int(np.argmin(y[:2])))
 
 
 def halves(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
