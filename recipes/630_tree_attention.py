@@ -226,7 +226,9 @@ for ax, p in zip(axes, ranks, strict=True):
     ax.set(title=f"{p} ranks", xlabel="context (tokens)")
 axes[0].set(ylabel="seconds, measured")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-plots.show(fig, "Time of a ring of keys grows with the context; the others' hardly does")
+plots.show(
+    fig, "Time of a ring of keys grows with the context from the start; the others' grow late"
+)
 
 # %% [markdown]
 # The ring of keys over the fused tree, at each context:
@@ -243,8 +245,8 @@ assert longest == sorted(longest) and longest[0] > 1
 print(f"at {contexts[-1]:,} tokens: " + ", ".join(f"{x:.0f}" for x in longest))
 
 # %% [markdown]
-# The lead grows with the context and with the number of ranks: the ring's last hop waits for all
-# hops before it.
+# The lead grows with the context, and at the longest one with the number of ranks. At short ones it
+# falls with more ranks: these share two cores, and the tree's many small steps wait for a core.
 #
 # ## Does the model predict it?
 #
