@@ -96,6 +96,7 @@ def gated_deltanet(spec: specs.GatedDeltaNet) -> nn.Module:
         linear_key_head_dim=spec.head_k_dim,
         linear_value_head_dim=spec.head_v_dim,
         linear_conv_kernel_dim=spec.d_conv,
+        rms_norm_eps=1e-5,  # as Options has it
     )
     return Qwen3NextGatedDeltaNet(config, layer_idx=0)
 
