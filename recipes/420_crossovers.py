@@ -61,6 +61,7 @@ table(
 #
 # Both come from the specs alone. Attention counts the pairs that the causal mask keeps.
 
+
 # %%
 def cost(name, kind, n, what):
     run = shape(kind, 1, n, n)
@@ -128,7 +129,11 @@ for kind, n in (("forward", 128), ("forward", 2048), ("decode", 256), ("decode",
 
 rows = []
 for (kind, n), taken in live.items():
-    row = {"pass": kind, "tokens": n, "attention": f"{1e3 * taken.timings['attention'].median:.2f} ms"}
+    row = {
+        "pass": kind,
+        "tokens": n,
+        "attention": f"{1e3 * taken.timings['attention'].median:.2f} ms",
+    }
     for name in NAMES[1:]:
         ratio = taken.ratio(name, "attention")
         low, high, _ = ratio.interval
@@ -267,7 +272,9 @@ pair = {n: layers["attention"].flops(l=n, attention="causal") + mlp.flops(l=n) f
 two = {n: 2 * layers["mamba2"].flops(l=n) for n in LENGTHS}
 size = layers["attention"].params() + mlp.params()
 print(f"parameters: {size:,} and {2 * layers['mamba2'].params():,}")
-print(f"attention and MLP cost more than two Mamba-2 layers from {said(crossing(pair, two))} tokens")
+print(
+    f"attention and MLP cost more than two Mamba-2 layers from {said(crossing(pair, two))} tokens"
+)
 assert crossing(pair, two) < found["flops", "forward", "mamba2"]
 
 # %% [markdown]
