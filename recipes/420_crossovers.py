@@ -263,8 +263,8 @@ table(rows)
 # ## Exercises
 #
 # **1.** A Mamba-2 layer stands for attention and the MLP behind it. Give attention an MLP of four
-# times the width, and compare the FLOPs of the pair with two Mamba-2 layers, which have about as
-# many parameters. Where do they cross?
+# times the width, and compare the FLOPs of the pair with two Mamba-2 layers, which have fewer
+# parameters. Where do they cross?
 
 # %% tags=["answer"]
 mlp = sized("mlp", Sizes(d_model=WIDTH, d_ff=4 * WIDTH))
