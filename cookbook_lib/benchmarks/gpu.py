@@ -119,8 +119,8 @@ def worked_off(left: list[Gap], here: Here, out: Path, end: float) -> tuple[int,
             print(f"{name}: failed\n{traceback.format_exc()}", flush=True)
             continue
         if found.get("outcome") != NOTHING:
-            place = {"device": here.name, "code": code(gap.part)}
-            append(file, gap.case | where(here.device) | found | place)
+            place = {} if "date" in found else where(here.device)
+            append(file, gap.case | place | found | {"code": code(gap.part)})
             done += 1
         print(f"{name}: {told(found)}, {monotonic() - begun:.1f} s", flush=True)
     return done, failed

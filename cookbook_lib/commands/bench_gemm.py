@@ -17,8 +17,6 @@ from cookbook_lib.calculators.sizing import useful
 from cookbook_lib.calculators.varied import SIZES, Use, own, varied
 from cookbook_lib.commands.output import count, print_json, print_table, seconds
 
-SLACK = 0.005  # a step in what tiles and waves leave is told from here on
-
 
 def bench_gemm(
     model: str = "zamba2-2.7b",
@@ -91,9 +89,20 @@ def bench_gemm(
         head = (vary, "time", "FLOP/s", "of ceiling", f"predicted, {chip}", "")
         print_table(title, head, [cells(v, found[v], t, top, chip) for v, t in totals.items()])
     else:
-        head = (vary, "product", "uses", "shape", "FLOP/s", "of ceiling", f"waves, {chip}", "busy")
+        head = (
+            vary,
+            "product",
+            "uses",
+            "m x k x n",
+            "FLOP/s",
+            "of ceiling",
+            f"waves, {chip}",
+            "busy",
+        )
         print_table(title, head, by_product(found, rows, top, chip))
-    print(f"A large product reaches {count(top.flops)}FLOP/s here; {said(vary, best, near_best)}")
+    print(
+        f"A large product reaches {count(top.flops)}FLOP/s here; {said(vary, totals, best, near_best)}"
+    )
     print(f"Predicted for {chip}, not measured: the share of tiles, SMs and memory rows in use.")
 
 
@@ -136,8 +145,10 @@ def by_product(found: dict[int, list[Use]], rows: list, top: Ceilings, chip: str
     return lines
 
 
-def said(vary: str, best: int, near: list[int]) -> str:
-    if not near:
-        return f"{vary} {best} is the fastest for each FLOP."
+def said(vary: str, totals: dict[int, Total], best: int, near: list[int]) -> str:
+    """Which value is the fastest, as far as that is known."""
+    first = f"{vary} {best} is the fastest for each FLOP"
+    if any(whole.noisy for whole in totals.values()):
+        return f"{first}, but the machine was too busy to be sure: measure again."
     others = ", ".join(map(str, near))
-    return f"{vary} {best} is the fastest for each FLOP, and cannot be told apart from {others}."
+    return f"{first}, and cannot be told apart from {others}." if near else f"{first}."
