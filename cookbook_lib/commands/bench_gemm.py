@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from cookbook_lib.benchmarks.ceilings import Ceilings, ceilings
+from cookbook_lib.benchmarks.ceilings import ceilings
 from cookbook_lib.benchmarks.gemm import Total, fastest, swept, total
 from cookbook_lib.benchmarks.provenance import device_name
 from cookbook_lib.benchmarks.timing import Stop
@@ -77,17 +77,18 @@ def bench_gemm(
     top = ceilings(device, dtype, stop)
     products = [use.product for uses in found.values() for use in uses]
     rows = swept(products, dtype, device=device, stop=stop, top=top, out=out)
+    ceiling = max([top.flops, *(r["ceilings"]["flops"] for r in rows if "ceilings" in r)])
     totals = {value: total(uses, rows) for value, uses in found.items()}
     best, near_best = fastest(totals)
     if json:
-        lines = [line(v, uses, totals[v], top, chip) for v, uses in found.items()]
+        lines = [line(v, uses, totals[v], ceiling, chip) for v, uses in found.items()]
         report = {"model": spec.name, "vary": vary, "tokens": tokens, "dtype": dtype}
-        report |= {"device": name, "chip": chip, "ceilings": top.json(), "values": lines}
+        report |= {"device": name, "chip": chip, "ceiling": ceiling, "values": lines}
         return print_json(report | {"fastest": best, "not_told_apart": near_best, "rows": rows})
     title = f"{spec.name}: products of {tokens} tokens over {vary}, {dtype}, on {name}"
     if by == "value":
         head = (vary, "time", "FLOP/s", "of ceiling", f"predicted, {chip}", "")
-        print_table(title, head, [cells(v, found[v], t, top, chip) for v, t in totals.items()])
+        print_table(title, head, [cells(v, found[v], t, ceiling, chip) for v, t in totals.items()])
     else:
         head = (
             vary,
@@ -99,10 +100,9 @@ def bench_gemm(
             f"waves, {chip}",
             "busy",
         )
-        print_table(title, head, by_product(found, rows, top, chip))
-    print(
-        f"A large product reaches {count(top.flops)}FLOP/s here; {said(vary, totals, best, near_best)}"
-    )
+        print_table(title, head, by_product(found, rows, ceiling, chip))
+    told = said(vary, totals, best, near_best)
+    print(f"A large product reaches {count(ceiling)}FLOP/s here; {told}")
     print(f"Predicted for {chip}, not measured: the share of tiles, SMs and memory rows in use.")
 
 
@@ -111,26 +111,26 @@ def predicted(uses: list[Use], chip: str) -> float:
     return sum(u.flops for u in uses) / sum(u.flops / useful(u.product, chip) for u in uses)
 
 
-def line(value: int, uses: list[Use], whole: Total, top: Ceilings, chip: str) -> dict:
+def line(value: int, uses: list[Use], whole: Total, ceiling: float, chip: str) -> dict:
     return {
         "value": value,
         **{k: getattr(whole, k) for k in ("flops", "seconds", "low", "high", "noisy")},
         "flops_per_second": whole.rate or None,
-        "of_ceiling": whole.rate / top.flops or None,
+        "of_ceiling": whole.rate / ceiling or None,
         "predicted": predicted(uses, chip),
     }
 
 
-def cells(value: int, uses: list[Use], whole: Total, top: Ceilings, chip: str) -> tuple:
+def cells(value: int, uses: list[Use], whole: Total, ceiling: float, chip: str) -> tuple:
     share = f"{predicted(uses, chip):.1%}"
     if whole.seconds is None:
         return value, "out of memory", "", "", share, ""
     rate = f"{count(whole.rate)}FLOP/s"
     note = "too noisy to compare" if whole.noisy else ""
-    return value, seconds(whole.seconds), rate, f"{whole.rate / top.flops:.1%}", share, note
+    return value, seconds(whole.seconds), rate, f"{whole.rate / ceiling:.1%}", share, note
 
 
-def by_product(found: dict[int, list[Use]], rows: list, top: Ceilings, chip: str) -> list[tuple]:
+def by_product(found: dict[int, list[Use]], rows: list, ceiling: float, chip: str) -> list[tuple]:
     lines = []
     for value, uses in found.items():
         for use in sorted(uses, key=lambda u: -u.flops):
@@ -139,7 +139,7 @@ def by_product(found: dict[int, list[Use]], rows: list, top: Ceilings, chip: str
             shape = f"{g.m} x {g.k} x {g.n}"
             shape = shape if g.count == 1 else f"{g.count} of {shape}"
             rate = f"{count(whole.rate)}FLOP/s" if whole.seconds else "out of memory"
-            part = f"{whole.rate / top.flops:.1%}" if whole.seconds else ""
+            part = f"{whole.rate / ceiling:.1%}" if whole.seconds else ""
             line = (value, use.where, use.uses, shape, rate, part, tiling.waves)
             lines.append((*line, f"{useful(g, chip):.1%}"))
     return lines
