@@ -35,7 +35,7 @@ class Ceilings:
     def noisy(self) -> bool:
         return self.matmul.noisy or self.copy.noisy
 
-    def bound(self, flops: float, nbytes: float) -> float:
+    def bound(self, flops: int | float, nbytes: int | float) -> float:
         """Seconds that so much work takes at least, arithmetic and traffic hiding each other."""
         return max(flops / self.flops, nbytes / self.bandwidth)
 

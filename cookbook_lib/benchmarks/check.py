@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from cookbook_lib.calculators.chips import CHIPS, named
 from cookbook_lib.commands.output import print_json
@@ -22,7 +24,10 @@ CACHED = 2**28  # bytes: a smaller working set may stay in a cache, beyond the m
 SLACK = 2.0  # beyond the best ceiling measured on a device that is in no table
 
 
-def bench_check(*files: Path, json: bool = False) -> None:
+def bench_check(
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = (),
+    json: bool = False,
+) -> None:
     """Check files of results; all of docs/data if none is named.
 
     Args:

@@ -119,7 +119,7 @@ def tests(here: Here) -> Wanted:
     return Wanted(cases=[{"benchmark": "tests", "file": f} for f in files], run=run_tests)
 
 
-def run_tests(case: Case, seconds: float = 110) -> Row:
+def run_tests(case: Case, seconds: float = 110.0) -> Row:
     """Runs pytest; raises what failed, and which package the tests lack: neither is data."""
     begun = time.monotonic()
     with TemporaryDirectory() as folder:
