@@ -45,9 +45,13 @@ class Part(NamedTuple):
 
 
 WORK = "cookbook_lib.benchmarks.gpu_work"
-PLAN = (
+BLOCKS = "cookbook_lib.benchmarks.gpu_blocks"
+PASSES = ("benchmarks/passes.py", "blocks", "calculators/specs")
+PLAN = (  # another part is another line
     Part("ceilings", "ceilings", f"{WORK}:roofs", 20, ()),
     Part("tests", "gpu_tests", f"{WORK}:tests", 120, ("blocks", "calculators")),
+    Part("crossovers", "crossovers", f"{BLOCKS}:crossovers", 10, PASSES),
+    Part("blocks", "gpu_blocks", f"{BLOCKS}:of_models", 15, PASSES),
     Part("gemm", "gemms", f"{WORK}:matmuls", 10, ("benchmarks/gemm.py",)),
     Part("memory", "gpu_memory", f"{WORK}:steps", 60, ("benchmarks/memory.py", "blocks")),
 )
@@ -91,7 +95,7 @@ def gpu(
     print(f"{here.name}: {len(left)} rows are missing; {budget:.0f} s; rows go to {out}")
     if show:
         for gap in left:
-            print(f"{gap.part.name}: {words(gap.case)}")
+            print(named(gap))
         return
     done, failed = worked_off(left, here, out, end)
     rest = len(left) - done - failed
@@ -106,7 +110,7 @@ def worked_off(left: list[Gap], here: Here, out: Path, end: float) -> tuple[int,
     for gap in left:
         if monotonic() + gap.part.seconds > end:
             continue
-        name, begun = f"{gap.part.name}: {words(gap.case)}", monotonic()
+        name, begun = named(gap), monotonic()
         file = out / f"{gap.part.file}.jsonl"
         ready(file)  # cuts off half a line of a run that was killed
         try:
@@ -165,6 +169,11 @@ def code(part: Part) -> str:
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             whole.update(file.read_bytes())
     return whole.hexdigest()[:12]
+
+
+def named(gap: Gap) -> str:
+    """The case in a line, without what is long."""
+    return f"{gap.part.name}: " + words({k: v for k, v in gap.case.items() if k != "sizes"})
 
 
 def told(row: Row) -> str:
