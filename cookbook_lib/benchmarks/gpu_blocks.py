@@ -1,4 +1,4 @@
-"""Blocks that `make gpu` times: those of the crossovers, and those of models at their true shape."""
+"""Blocks that `make gpu` times: those of the crossovers, and those of models as they are."""
 
 from functools import cache
 
