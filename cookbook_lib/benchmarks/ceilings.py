@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from cookbook_lib.benchmarks.timing import Clock, Stop, Timing, clock, measure
-from cookbook_lib.blocks.cache import DTYPES
+from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.calculators.chips import Chip
 
 SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of square matrices: the best one counts
