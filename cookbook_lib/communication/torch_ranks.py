@@ -1,0 +1,39 @@
+"""A torch process group of the ranks: gloo on CPUs, NCCL on GPUs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from cookbook_lib.communication.member import Member
+
+
+@contextmanager
+def joined(member: Member, device: str = "cpu") -> Iterator[torch.device]:
+    """The process group of all ranks while this lasts; the device of this rank."""
+    mine = (
+        torch.device(device, member.place.local_rank) if device == "cuda" else torch.device(device)
+    )
+    if device == "cuda":
+        gpus = torch.cuda.device_count()
+        if member.place.local_rank >= gpus:
+            raise ValueError(
+                f"device is 'cuda' for {member.place.local_size} ranks of this host, but PyTorch "
+                f"finds {gpus} GPUs: take fewer devices, or --device cpu"
+            )
+        torch.cuda.set_device(mine)
+    with member.doing("joining the process group"):
+        dist.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            store=member.store(),
+            rank=member.place.rank,
+            world_size=member.place.size,
+            timeout=timedelta(seconds=max(600, 2 * member.limit)),  # ours comes first
+            device_id=mine if device == "cuda" else None,
+        )
+    try:
+        yield mine
+    finally:
+        dist.destroy_process_group()
