@@ -10,21 +10,23 @@ import sys
 from pathlib import Path
 
 NGRAM, PERMUTATIONS, BANDS, ROWS = 13, 128, 32, 4  # Zyda's, arXiv:2406.01981
-PROCESSES = 2
+THRESHOLD, PROCESSES = 0.4, 2
+MARGIN = 2.0  # deviations of a signature below the threshold
 
 
-def cookbook(corpus: Path, folder: Path, verify: str = "none") -> set[str]:
+def cookbook(corpus: Path, folder: Path, verify: str = "none", margin: float = 0.0) -> set[str]:
     from cookbook_lib.data.pipeline import Pipeline
     from cookbook_lib.data.runs import run
     from cookbook_lib.data.steps import MinHash, Source
 
     step = MinHash(
-        threshold=0.4,
+        threshold=THRESHOLD,
         ngram=NGRAM,
         permutations=PERMUTATIONS,
         bands=BANDS,
         rows=ROWS,
         verify=verify,
+        margin=margin,
     )
     source = Source(name="planted", paths=(str(corpus),))
     run(Pipeline(sources=(source,), steps=(step,), format="jsonl"), folder / "out", PROCESSES)
@@ -34,6 +36,10 @@ def cookbook(corpus: Path, folder: Path, verify: str = "none") -> set[str]:
 
 def cookbook_signature(corpus: Path, folder: Path) -> set[str]:
     return cookbook(corpus, folder, "signature")
+
+
+def cookbook_margin(corpus: Path, folder: Path) -> set[str]:
+    return cookbook(corpus, folder, "signature", MARGIN)
 
 
 def cookbook_exact(corpus: Path, folder: Path) -> set[str]:
@@ -130,8 +136,9 @@ def text_dedup(corpus: Path, folder: Path) -> set[str]:
 
 TOOLS = {
     "cookbook": (cookbook, None),
-    "cookbook, verified by signature": (cookbook_signature, None),
-    "cookbook, verified exactly": (cookbook_exact, None),
+    "cookbook, by signature": (cookbook_signature, None),
+    f"cookbook, by signature less {MARGIN:g} deviations": (cookbook_margin, None),
+    "cookbook, exactly": (cookbook_exact, None),
     "datasketch": (datasketch, "datasketch"),
     "datatrove": (datatrove, "datatrove"),
     "text-dedup": (text_dedup, "text-dedup"),
