@@ -1,9 +1,12 @@
 """A Ray cluster: the one at an address, or one that is started here and ends with its use."""
 
+import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -29,6 +32,37 @@ def connected(address: str | None) -> Iterator[Any]:
     finally:
         if mine:
             ray.shutdown()
+
+
+@contextmanager
+def local_cluster(nodes: int) -> Iterator[Any]:
+    """A Ray cluster for trying things out, as Ray's own `Cluster`, whose `address` is to be used.
+
+    A head without cores, and nodes of one core each. All are processes of this machine, which
+    speak to each other as machines do.
+    """
+    told = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": str(Path(__file__).parents[2]),  # the nodes use this library
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    with warnings.catch_warnings(action="ignore"):  # in a notebook it misses widgets
+        import ray
+        from ray.cluster_utils import Cluster
+    for name in ("ray", "ray.widgets.util"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for _ in range(nodes):
+            made.add_node(num_cpus=1)
+        made.wait_for_nodes()
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def cores(ray: Any) -> int:
