@@ -47,11 +47,11 @@ def local_cluster(nodes: int) -> Iterator[Any]:
     }
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
-    with warnings.catch_warnings(action="ignore"):  # in a notebook it misses widgets
+    logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)  # a notebook may have no widgets
+    with warnings.catch_warnings(action="ignore"):
         import ray
         from ray.cluster_utils import Cluster
-    for name in ("ray", "ray.widgets.util"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         for _ in range(nodes):
