@@ -193,10 +193,12 @@ table(
 )
 
 # %% [markdown]
-# With equal cores the cluster loses at every size: it does the same and more. It pays when it has
-# **more** cores, so the question needs a second number: how many. The model takes the rate of a
-# core from this machine, and from the cluster its start and its cost of a task. It is a model: it
-# says nothing of the disk that all nodes read from, nor of nodes that are slow or fail.
+# A cluster of as many cores does the same work at about the same rate. Its workers stay loaded from
+# one run to the next, where processes here start anew each time; but the cluster itself has to be
+# started, which is not in this table. So it pays when it has **more** cores, and the question needs
+# a second number: how many. The model takes the rate of a core from this machine, and from the
+# cluster its start and its cost of a task. It is a model: it says nothing of the disk that all
+# nodes read from, nor of nodes that are slow or fail.
 
 # %%
 START = sum(list(seconds.values())[:2]) if there else 10.0  # not measured without Ray: a guess
@@ -237,8 +239,8 @@ assert all(a[2] > b[2] for a, b in zip(points[::2], points[1::2], strict=True))
 print("a cluster as large as the node never pays; a larger one pays sooner")
 
 # %% [markdown]
-# So a run that takes half a minute on one machine has nothing to gain. A cluster that is up
-# already has no start to pay, and then only the tasks count: that is why they should be large.
+# A run that one node ends sooner than the last column says has nothing to gain. A cluster that is
+# up already has no start to pay, and then only the tasks count: that is why they should be large.
 
 # %%
 rate = fits["pipeline", "here"].rate
@@ -283,8 +285,8 @@ def chain(seed):
 (signed, one), (_, other) = chain(0), chain(1)
 once("nothing", lambda: None)
 first, band = once("a band", one)
-two, merge = once("merging two", lambda: forest(tried, first, other()))
-merge -= band  # the second forest was made on the way
+second = other()
+two, merge = once("merging two", lambda: forest(tried, first, second))
 (speaker, distinct), head = once("labels", lambda: speakers(signed))
 assert len(first[0]) == tried - len(np.unique(signed[:, 0])) < len(two[0]) < tried
 each = {step: (gauge.peaks[step] - gauge.peaks["nothing"]) / tried for step in gauge.peaks}

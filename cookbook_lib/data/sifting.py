@@ -117,7 +117,7 @@ def counter(name: str | None) -> Callable[[list[str]], list[int]] | None:
     if name is None:
         return None
     tokenizer = load(name, parallel=False)
-    encode, turn = tokenizer.fast or tokenizer.exact, 0
+    encode, turn = tokenizer.fast or tokenizer.exact, -1
 
     def count(found: list[str]) -> list[int]:
         nonlocal encode, turn
