@@ -76,6 +76,32 @@ def datasketch_signature(text: str):
     return one
 
 
+def daft(corpus: Path, folder: Path) -> set[str]:
+    """Signatures by Daft's native runner, then bands and components with arrays; it writes none
+    of the documents.
+    """
+    import daft
+    import numpy as np
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    clean = daft.col("text").normalize(remove_punct=True, lowercase=True, white_space=True)
+    sign = clean.minhash(num_hashes=PERMUTATIONS, ngram_size=NGRAM, seed=1, hash_function="xxhash")
+    found = daft.read_json(f"{corpus}/*.jsonl").select("id", sign.alias("signature")).to_arrow()
+    signed = found["signature"].combine_chunks().flatten().to_numpy().reshape(-1, PERMUTATIONS)
+    n, firsts = len(found), []
+    for band in range(BANDS):
+        rows = np.ascontiguousarray(signed[:, band * ROWS : (band + 1) * ROWS])
+        _, first, bucket = np.unique(
+            rows.view(f"V{ROWS * rows.itemsize}").ravel(), return_index=True, return_inverse=True
+        )
+        firsts.append(first[bucket])
+    edges = (np.tile(np.arange(n), BANDS), np.concatenate(firsts))
+    _, label = connected_components(csr_array((np.ones(n * BANDS), edges), (n, n)), False)
+    ids = np.array(found["id"].to_pylist(), object)
+    return set(ids[np.unique(label, return_index=True)[1]])
+
+
 def datatrove(corpus: Path, folder: Path) -> set[str]:
     """Its four stages, with digits left as they are: its default makes them all 0."""
     from datatrove.executor import LocalPipelineExecutor
@@ -140,6 +166,7 @@ TOOLS = {
     f"cookbook, by signature less {MARGIN:g} deviations": (cookbook_margin, None),
     "cookbook, exactly": (cookbook_exact, None),
     "datasketch": (datasketch, "datasketch"),
+    "Daft and scipy": (daft, "daft"),
     "datatrove": (datatrove, "datatrove"),
     "text-dedup": (text_dedup, "text-dedup"),
 }  # name -> function, package that it needs beyond the extra `data`
