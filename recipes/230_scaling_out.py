@@ -344,7 +344,7 @@ published = [  # github.com/Zyphra/Zyda_processing, README: the search for dupli
 table({"": what, "published": theirs, "on paper": ours} for what, theirs, ours in published)
 
 # %%
-assert sum(hours.values()) < 48 and memory < 2e12 * NODES
+assert sum(hours.values()) < 48 and memory < 2e12  # of a node
 
 # %% [markdown]
 # A plan that is so far below what was measured is a reason to distrust the plan. What it leaves

@@ -2,6 +2,10 @@
 
 An engine takes a job and numbered pieces, and yields `(number, result)` as they are finished, in
 any order.
+
+Why no engine from elsewhere: 100 MB of JSON lines on two cores (whole processes, medians of four
+interleaved runs, 2026-11) took 1.12 s here, 1.43 s with Daft's native runner around the same
+tokenizer, and 0.66 s with the bare tokenizer, which proves nothing and reports no damage.
 """
 
 import json

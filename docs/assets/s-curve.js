@@ -4,7 +4,7 @@
 {
   const figure = document.querySelector("figure[data-live='s-curve']");
   const { threshold, measured } = JSON.parse(figure.dataset.values);
-  const WIDTH = 560, HEIGHT = 330, LEFT = 46, RIGHT = 12, TOP = 10, BOTTOM = 42;
+  const WIDTH = 420, HEIGHT = 270, LEFT = 40, RIGHT = 12, TOP = 10, BOTTOM = 42;
   const COLORS = ["#2980c8", "#e86b05"]; // plots.COLORS
   const STEPS = 200;
 
@@ -100,7 +100,7 @@
     });
     choices.append(choice);
   });
-  choices.append("dots: measured");
+  choices.append(document.createElement("br"), "Dots are measured, the line is the formula.");
   panel.append(choices, said);
 
   redraw();
