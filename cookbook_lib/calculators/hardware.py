@@ -3,7 +3,7 @@ than all of them fused, at the peak rates of a chip."""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
+from math import fsum, prod
 
 from cookbook_lib.calculators.chips import Chip
 from cookbook_lib.calculators.costs import Block, Run
@@ -57,6 +57,7 @@ def bounds(block: Block, chip: Chip, run: Run, store: Storage) -> Roofline:
     if isinstance(block, Model):
         first, *rest = (bounds(part, chip, run, store) for _, part in block.layout)
         return sum(rest, first)
+    # fsum: exact, so that every version of Python prints the same digits
     size, ops, rows = block.size(run), block.ops(run), block.rows(run)
     math = [r.flops / chip.rate(store.compute if r.params else WIDE) for r in rows]
     weights = [
@@ -66,15 +67,15 @@ def bounds(block: Block, chip: Chip, run: Run, store: Storage) -> Roofline:
     alone = [w + moved(op, size) * ACTIVATION for op, w in zip(ops, weights, strict=True)]
     ends = parse(ops[0].einsum)[0][0], parse(ops[-1].einsum)[1]  # what goes in, what comes out
     inout = sum(prod(map(size, axes)) for axes in ends if "b" in axes) * ACTIVATION
-    fused = sum(weights) + inout + store.traffic(block, run)
+    fused = fsum(weights) + inout + store.traffic(block, run)
     return Roofline(
         flops=sum(r.flops for r in rows),
-        eager_bytes=sum(alone),
+        eager_bytes=fsum(alone),
         fused_bytes=fused,
-        math=sum(math),
+        math=fsum(math),
         memory=fused / chip.bandwidth,
-        eager=sum(max(m, n / chip.bandwidth) for m, n in zip(math, alone, strict=True)),
-        fused=max(sum(math), fused / chip.bandwidth),
+        eager=fsum(max(m, n / chip.bandwidth) for m, n in zip(math, alone, strict=True)),
+        fused=max(fsum(math), fused / chip.bandwidth),
     )
 
 

@@ -79,7 +79,11 @@ class Storage:
 
     def states_nbytes(self, block: Block, b: int = 1, s: int = 1) -> int | float:
         """Bytes that b sequences keep after s tokens."""
-        return sum(map(self.state_nbytes, block.states(b, s, WIDE)))
+        return sum(
+            uses * self.state_nbytes(state)
+            for part, uses in block.distinct
+            for state in part.states(b, s, WIDE)
+        )
 
     def traffic(self, block: Block, run: Run) -> int | float:
         """Bytes of state read and written: a cache is read and added to, other states replaced."""
