@@ -34,11 +34,11 @@ from cookbook_lib.benchmarks.ceilings import ceilings
 from cookbook_lib.benchmarks.named import Sizes, sized
 from cookbook_lib.benchmarks.passes import inputs, shape, timed, work
 from cookbook_lib.benchmarks.rows import row
-from cookbook_lib.benchmarks.samples import Timing, interval
 from cookbook_lib.benchmarks.sides import ours
 from cookbook_lib.benchmarks.timing import Stop, WallClock, compare, measure
 from cookbook_lib.calculators.presets import preset
 from cookbook_lib.commands.output import count, seconds
+from cookbook_lib.measuring import Timing, interval
 from cookbook_lib.plots import table
 
 plots.use()

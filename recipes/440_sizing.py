@@ -29,7 +29,6 @@ import torch
 
 from cookbook_lib import plots, results
 from cookbook_lib.benchmarks.gemm import fastest, operands, total
-from cookbook_lib.benchmarks.samples import Ratio
 from cookbook_lib.benchmarks.timing import Stop, WallClock, compare
 from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.costs import Run
@@ -37,6 +36,7 @@ from cookbook_lib.calculators.gemms import SMS, Gemm
 from cookbook_lib.calculators.sizing import UNALIGNED, useful
 from cookbook_lib.calculators.specs import Mamba2
 from cookbook_lib.calculators.varied import own, varied, vary
+from cookbook_lib.measuring import Ratio
 from cookbook_lib.plots import table
 
 plots.use()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import served
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,5 +34,7 @@ def site() -> Path:
 
 @pytest.fixture(scope="session")
 def address(site: Path) -> Iterator[str]:
+    from browser import served
+
     with served(site) as url:
         yield url

@@ -10,11 +10,11 @@ from cookbook_lib.benchmarks.blocks import How, bench_block
 from cookbook_lib.benchmarks.ceilings import Ceilings
 from cookbook_lib.benchmarks.named import NAMES, Sizes, sized
 from cookbook_lib.benchmarks.passes import inputs, shape, states, timed, work
-from cookbook_lib.benchmarks.samples import Timing
 from cookbook_lib.benchmarks.sides import ours
 from cookbook_lib.benchmarks.timing import Stop
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.presets import preset
+from cookbook_lib.measuring import Timing
 from cookbook_lib.results import read
 
 TINY = {

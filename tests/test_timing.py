@@ -11,8 +11,8 @@ import torch
 from cookbook_lib.benchmarks import cuda
 from cookbook_lib.benchmarks.ceilings import COPIED, SIDES, Ceilings, ceilings
 from cookbook_lib.benchmarks.rows import row
-from cookbook_lib.benchmarks.samples import Ratio, Timing, interval
 from cookbook_lib.benchmarks.timing import Stop, WallClock, clock, compare, measure
+from cookbook_lib.measuring import Ratio, Timing, interval
 
 
 class Hands:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from cookbook_lib.measuring import cpu_name
+
 PACKAGES = (
     "torch",
     "triton",
@@ -24,12 +26,7 @@ def device_name(device: str) -> str:
     """The GPU's or the CPU's name, as its maker prints it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return cpu_name()
 
 
 def where(device: str) -> dict[str, Any]:

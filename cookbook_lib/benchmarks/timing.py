@@ -12,7 +12,7 @@ from statistics import median
 from time import perf_counter
 from typing import Protocol, runtime_checkable
 
-from cookbook_lib.benchmarks.samples import Ratio, Timing, interval
+from cookbook_lib.measuring import Ratio, Timing, interval
 
 
 @runtime_checkable
