@@ -27,9 +27,7 @@ class Stream:
             raise ValueError(f"length is {length}, expected at least 1 token")
         self.name, self.length, self.seed = name, length, seed
         self.shards = [Packed(path) for path in shards]
-        sizes = [
-            np.diff(np.concatenate([[0], np.cumsum(s.lengths)])[s.boundaries]) for s in self.shards
-        ]
+        sizes = [np.diff(np.append(0, np.cumsum(s.lengths))[s.boundaries]) for s in self.shards]
         self.sizes = np.concatenate([*sizes, np.zeros(0, np.int64)])
         self.first = np.cumsum([0, *map(len, sizes)])  # number of each shard's first document
         self.tokens = int(self.sizes.sum())

@@ -5,10 +5,9 @@ that follows t others is best given the rate of its middle, `plan.lr(t + B / 2)`
 0 of a warm-up's beginning or a decay's end.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Any
 
 from cookbook_lib.training.schedules import SHAPES, half_life
 
@@ -23,6 +22,8 @@ class Phase:
     decay: the curve between the two (see SHAPES), over the tokens behind the warm-up; "half-life"
         halves the rate every `half_life` tokens, "inverse-sqrt" is lr * sqrt(warmup / t): both come
         to their own end.
+    decay_tokens: in which the curve would reach its end, if that is not the end of the phase; one
+        that is cut off ends higher.
     warmup: tokens in which the rate rises in a line from `warmup_from` to `lr`.
     mix: the weight of each source in the tokens; they are scaled to add up to 1.
     anneal: this phase is for high quality, so that repetition of its data is worth a warning.
@@ -33,6 +34,7 @@ class Phase:
     lr: float
     end: float | None = None
     decay: str = "constant"
+    decay_tokens: float | None = None
     half_life: float | None = None
     warmup: float = 0.0
     warmup_from: float = 0.0
@@ -40,20 +42,21 @@ class Phase:
     anneal: bool = False
 
     def __post_init__(self):
-        limits = {"tokens": self.tokens, "lr": self.lr}
+        limits = {k: getattr(self, k) for k in ("tokens", "lr", "decay_tokens", "half_life")}
         for name, value in limits.items():
-            if not 0 < value < inf:
+            if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name} of {self.name} is {value}, expected a number above 0")
         for name in ("end", "warmup", "warmup_from"):
             if not 0 <= (getattr(self, name) or 0) < inf:
                 raise ValueError(
                     f"{name} of {self.name} is {getattr(self, name)}, expected 0 or more"
                 )
-        if self.warmup > self.tokens:
-            raise ValueError(
-                f"warmup of {self.name} is {self.warmup:g}, expected at most its tokens, "
-                f"{self.tokens:g}"
-            )
+        for name in ("warmup", "tokens"):
+            most = self.tokens if name == "warmup" else self.decay_tokens or inf
+            if getattr(self, name) > most:
+                raise ValueError(
+                    f"{name} of {self.name} is {getattr(self, name):g}, expected at most {most:g}"
+                )
         self.check_decay()
         if not self.mix or not all(0 <= w < inf for w in self.mix.values()) or not self.weight:
             raise ValueError(
@@ -70,10 +73,6 @@ class Phase:
             raise ValueError(
                 f"half_life of {self.name} is {self.half_life} with decay {self.decay!r}: "
                 "'half-life' needs it, and nothing else has one"
-            )
-        if self.half_life is not None and not 0 < self.half_life < inf:
-            raise ValueError(
-                f"half_life of {self.name} is {self.half_life}, expected a number of tokens"
             )
         if self.decay == "inverse-sqrt" and not self.warmup:
             raise ValueError(f"warmup of {self.name} is 0, and 'inverse-sqrt' is counted from it")
@@ -102,7 +101,7 @@ class Phase:
             return self.lr * half_life(t - self.warmup, self.half_life)
         if self.decay == "inverse-sqrt":
             return self.lr * (self.warmup / t) ** 0.5
-        length = self.tokens - self.warmup
+        length = (self.decay_tokens or self.tokens) - self.warmup
         u = min((t - self.warmup) / length, 1.0) if length else 1.0
         return SHAPES[self.decay](u, self.lr, self.lr if self.end is None else self.end)
 
@@ -116,14 +115,17 @@ class Phase:
 class Plan:
     """Phases in their order. available: tokens of each source, where they are known.
 
-    source: where the plan is from. batch: tokens of a step, where it is known.
+    source: where the plan is from. note: what is not known of it. batch: tokens of a step, where it
+    is known. unit: what `tokens` counts, where that is not tokens.
     """
 
     name: str
     phases: tuple[Phase, ...]
     available: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
+    note: str = ""
     batch: float | None = None
+    unit: str = "tokens"
 
     def __post_init__(self):
         if not self.phases:
@@ -153,7 +155,7 @@ class Plan:
             start += phase.tokens
 
     def at(self, t: float) -> tuple[float, Phase]:
-        """The phase after `t` tokens of the run, and where it began; the last one from its end on."""
+        """The phase after `t` tokens, and where it began; from its end on, the last one."""
         found = (0.0, self.phases[0])
         for start, phase in self.spans():
             if t >= start:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cookbook_lib.data.streams import Stream
-from cookbook_lib.training.phases import Phase, Plan
+from cookbook_lib.training.phases import Plan
 
 IGNORE = -100  # torch's cross_entropy leaves these out
 
@@ -35,7 +35,7 @@ class Batch:
 
 
 def whole(mix: Mapping[str, float]) -> tuple[dict[str, int], int]:
-    """Weights as whole numbers in their exact proportions, and their sum: 0.6 means three fifths."""
+    """Weights as whole numbers in the same proportions, and their sum: 0.6 means three fifths."""
     parts = {s: Fraction(str(w)) for s, w in mix.items() if w}
     scale = lcm(*(p.denominator for p in parts.values()))
     weights = {s: int(p * scale) for s, p in parts.items()}
@@ -87,11 +87,11 @@ class Sampler:
 
     def phase_of(self, sequence: int) -> int:
         """The phase in which a sequence begins."""
-        phase: Phase = self.plan.at(sequence * self.length)[1]
+        phase = self.plan.at(sequence * self.length)[1]
         return next(i for i, p in enumerate(self.plan.phases) if p is phase)
 
     def draw(self, sequences: int, rank: int = 0, ranks: int = 1) -> Batch:
-        """This rank's part of the next `sequences`: every one whose number is `rank` mod `ranks`."""
+        """This rank's part of the next `sequences`: one in `ranks`, from number `rank` on."""
         if sequences % ranks:
             raise ValueError(f"sequences is {sequences}, expected a multiple of ranks ({ranks})")
         mine = [self.advance() for _ in range(sequences)][rank::ranks]
@@ -121,10 +121,8 @@ class Sampler:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state. `ValueError` if it is of another length or seed."""
         for name in ("length", "seed"):
-            if state[name] != getattr(self, name):
-                raise ValueError(
-                    f"{name} of the sampler's state is {state[name]}, expected {getattr(self, name)}"
-                )
+            if state[name] != (mine := getattr(self, name)):
+                raise ValueError(f"{name} of the sampler's state is {state[name]}, expected {mine}")
         self.drawn, self.phase = state["drawn"], state["phase"]
         self.counts = {s: state["counts"].get(s, 0) for s in self.names}
         self.in_phase = {s: state["in_phase"].get(s, 0) for s in self.names}

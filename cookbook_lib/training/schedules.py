@@ -51,7 +51,7 @@ def half_life(elapsed: float, half: float) -> float:
 
 
 def inverse_sqrt(t: float, warmup: float) -> float:
-    """Part of the peak after `t`, warm-up included: linear, then 1 / sqrt(t). arXiv:1706.03762, 5.3"""
+    """Part of the peak after `t`: linear to `warmup`, then 1 / sqrt(t). arXiv:1706.03762, 5.3."""
     return min(t / warmup, sqrt(warmup / t)) if t else 0.0
 
 
