@@ -20,7 +20,7 @@ from cookbook_lib.training.phases import Plan
 IGNORE = -100  # torch's cross_entropy leaves these out
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Batch:
     """Sequences of one rank. tokens, targets, documents: (b, l); sources: (b), into `names`.
 
@@ -32,6 +32,13 @@ class Batch:
     targets: np.ndarray
     documents: np.ndarray
     sources: np.ndarray
+
+
+def packed(read: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Tokens, targets and documents of sequences as a `Stream` gives them."""
+    ids, documents = (np.stack(part) for part in zip(*read, strict=True))
+    targets = np.where(documents[:, 1:] == documents[:, :-1], ids[:, 1:], IGNORE)
+    return ids[:, :-1], targets, documents[:, :-1]
 
 
 def whole(mix: Mapping[str, float]) -> tuple[dict[str, int], int]:
@@ -96,13 +103,7 @@ class Sampler:
             raise ValueError(f"sequences is {sequences}, expected a multiple of ranks ({ranks})")
         mine = [self.advance() for _ in range(sequences)][rank::ranks]
         read = [self.streams[source][number] for source, number in mine]
-        ids, documents = (np.stack(part) for part in zip(*read, strict=True))
-        return Batch(
-            tokens=ids[:, :-1],
-            targets=np.where(documents[:, 1:] == documents[:, :-1], ids[:, 1:], IGNORE),
-            documents=documents[:, :-1],
-            sources=np.array([self.names.index(source) for source, _ in mine]),
-        )
+        return Batch(*packed(read), sources=np.array([self.names.index(s) for s, _ in mine]))
 
     def epochs(self) -> dict[str, float]:
         """How often each source was read so far."""
