@@ -20,10 +20,10 @@ class Scale:
     kept: checkpoints of the last phase that are averaged, at equal distances, the last among them.
     """
 
-    steps: int = 2000
+    steps: int = 1200
     batch: int = 16
     length: int = 64
-    peak: float = 4e-3
+    peak: float = 3e-3
     every: int = 50
     asked: int = 128
     kept: int = 5

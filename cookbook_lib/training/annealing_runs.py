@@ -1,4 +1,4 @@
-"""`cookbook train anneal`: all variants of all seeds, one JSON line each; it goes on where it was."""
+"""`cookbook train anneal`: every variant from every seed, one JSON line each."""
 
 import sys
 from collections.abc import Collection, Iterator
@@ -139,11 +139,11 @@ def variants(
 def train_anneal(
     out: Path,
     seeds: int = 5,
-    steps: int = 2000,
+    steps: int = 1200,
     corpus: Path = FOLDER,
     threads: int = 1,
 ) -> None:
-    """Train a tiny hybrid to the end in all ways that are compared; append a line for each to a file.
+    """Train a tiny hybrid, end its run in all ways that are compared, and append a line for each.
 
     Args:
         out: file of JSON lines; what it holds is not repeated

@@ -1,4 +1,4 @@
-"""The mean of checkpoints, one after the other: no more than one sum is held beside the last one."""
+"""The mean of checkpoints, taken one after the other: one sum is held, beside the last of them."""
 
 from collections.abc import Mapping
 
