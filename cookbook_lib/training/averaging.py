@@ -1,4 +1,4 @@
-"""The mean of checkpoints, taken one after the other: one sum is held, beside the last of them."""
+"""The mean of checkpoints, taken one after the other: nothing is held but their sum."""
 
 from collections.abc import Mapping
 
@@ -16,31 +16,29 @@ class Average:
 
     def __init__(self):
         self.count = 0
-        self.sums: dict[str, Tensor] = {}
-        self.last: dict[str, Tensor] = {}
+        self.kinds: dict[str, tuple[torch.Size, torch.dtype]] = {}
+        self.kept: dict[str, Tensor] = {}  # sums, or the last value
 
     @torch.no_grad()
     def add(self, state: Mapping[str, Tensor]) -> None:
-        """Take one more. `ValueError` if it has other names or shapes than those before."""
-        shapes = {name: tensor.shape for name, tensor in state.items()}
-        if self.count and shapes != {name: tensor.shape for name, tensor in self.last.items()}:
-            names = {n for n in shapes.keys() | self.last.keys() if not self.alike(n, state)}
+        """Take one more. `ValueError` if it has other names, shapes or dtypes than the first."""
+        kinds = {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+        if self.count and kinds != self.kinds:
+            other = {n for n in kinds.keys() | self.kinds if kinds.get(n) != self.kinds.get(n)}
             raise ValueError(
-                f"checkpoint {self.count + 1} differs from those before in {min(names)}: "
-                "expected the same names and shapes"
+                f"checkpoint {self.count + 1} differs from those before in {min(other)}: "
+                "expected the same names, shapes and dtypes"
             )
+        self.kinds = kinds
         for name, tensor in state.items():
             if not tensor.is_floating_point():
-                continue
-            wide = torch.promote_types(tensor.dtype, torch.float32)
-            if name not in self.sums:
-                self.sums[name] = torch.zeros_like(tensor, dtype=wide)
-            self.sums[name] += tensor.to(wide)
-        self.last = {name: tensor.detach() for name, tensor in state.items()}
+                self.kept[name] = tensor.clone()
+            elif name in self.kept:
+                self.kept[name] += tensor
+            else:
+                wide = torch.promote_types(tensor.dtype, torch.float32)
+                self.kept[name] = tensor.to(wide, copy=True)
         self.count += 1
-
-    def alike(self, name: str, state: Mapping[str, Tensor]) -> bool:
-        return name in state and name in self.last and state[name].shape == self.last[name].shape
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Tensor]:
@@ -48,8 +46,8 @@ class Average:
         if not self.count:
             raise ValueError("no checkpoint was added, expected at least one to average")
         return {
-            name: (self.sums[name] / self.count).to(tensor.dtype)
-            if name in self.sums
-            else tensor.clone()
-            for name, tensor in self.last.items()
+            name: (self.kept[name] / self.count).to(dtype)
+            if dtype.is_floating_point
+            else self.kept[name].clone()
+            for name, (_, dtype) in self.kinds.items()
         }

@@ -155,13 +155,14 @@ class Plan:
             yield start, phase
             start += phase.tokens
 
+    def index(self, t: Number) -> int:
+        """Number of the phase after `t` tokens; from the end on, the last one."""
+        begun = [i for i, (start, _) in enumerate(self.spans()) if start <= t]
+        return begun[-1] if begun else 0
+
     def at(self, t: Number) -> tuple[Number, Phase]:
-        """The phase after `t` tokens, and where it began; from its end on, the last one."""
-        found = (0.0, self.phases[0])
-        for start, phase in self.spans():
-            if t >= start:
-                found = start, phase
-        return found
+        """The phase after `t` tokens, and where it began."""
+        return list(self.spans())[self.index(t)]
 
     def lr(self, t: Number) -> Number:
         """The learning rate after `t` tokens."""

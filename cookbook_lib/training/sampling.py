@@ -16,6 +16,7 @@ import numpy as np
 
 from cookbook_lib.data.streams import Stream
 from cookbook_lib.training.phases import Plan
+from cookbook_lib.training.schedules import Number
 
 IGNORE = -100  # torch's cross_entropy leaves these out
 
@@ -41,7 +42,7 @@ def packed(read: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, .
     return ids[:, :-1], targets, documents[:, :-1]
 
 
-def whole(mix: Mapping[str, float]) -> tuple[dict[str, int], int]:
+def whole(mix: Mapping[str, Number]) -> tuple[dict[str, int], int]:
     """Weights as whole numbers in the same proportions, and their sum: 0.6 means three fifths."""
     parts = {s: Fraction(str(w)) for s, w in mix.items() if w}
     scale = lcm(*(p.denominator for p in parts.values()))
@@ -81,7 +82,7 @@ class Sampler:
 
     def advance(self) -> tuple[str, int]:
         """Source and number of the next sequence, which counts as drawn."""
-        index = self.phase_of(self.drawn)
+        index = self.plan.index(self.drawn * self.length)  # by the sequence's first token
         if index != self.phase:
             self.phase, self.in_phase = index, dict.fromkeys(self.names, 0)
         weights, total = whole(self.plan.phases[index].mix)
@@ -91,11 +92,6 @@ class Sampler:
         self.in_phase[source] += 1
         self.drawn += 1
         return source, number
-
-    def phase_of(self, sequence: int) -> int:
-        """The phase in which a sequence begins."""
-        phase = self.plan.at(sequence * self.length)[1]
-        return next(i for i, p in enumerate(self.plan.phases) if p is phase)
 
     def draw(self, sequences: int, rank: int = 0, ranks: int = 1) -> Batch:
         """This rank's part of the next `sequences`: one in `ranks`, from number `rank` on."""
