@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cookbook_lib.training import plans
 from cookbook_lib.training.phase_report import curve, phase_report
 from cookbook_lib.training.phases import Phase, Plan, replay
+from cookbook_lib.training.plan_warnings import warnings
 from cookbook_lib.training.schedules import SHAPES, e_folds, half_life, inverse_sqrt
 
 STEADY = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -160,13 +161,13 @@ def test_warnings():
         mix={"web": 0.6, "new": 0.4},
         anneal=True,
     )
-    assert Plan(name="p", phases=(old, good), available={"new": 2.0}).warnings() == []
-    thrice = Plan(name="p", phases=(old, good), available={"new": 4 / 3, "web": 1.0}).warnings()
+    assert warnings(Plan(name="p", phases=(old, good), available={"new": 2.0})) == []
+    thrice = warnings(Plan(name="p", phases=(old, good), available={"new": 4 / 3, "web": 1.0}))
     assert thrice == [
         "new is read 3 times: more than 2 epochs of annealing data are reported to give little"
     ]
     bad = Phase(name="bad", tokens=10, lr=0.8, mix={"new": 1}, anneal=True)
-    jump, alone, high = Plan(name="p", phases=(old, bad)).warnings()
+    jump, alone, high = warnings(Plan(name="p", phases=(old, bad)))
     assert jump == "bad jumps from 0.5 to 0.8, without a warm-up"
     assert "replays nothing" in alone and "ends at 80% of its peak" in high
 

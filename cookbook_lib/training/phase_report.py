@@ -7,6 +7,7 @@ from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.step_time import train_report
 from cookbook_lib.training.phases import Phase, Plan
+from cookbook_lib.training.plan_warnings import warnings
 from cookbook_lib.training.schedules import e_folds
 
 POINTS = 400  # of a drawn curve, for each phase
@@ -49,7 +50,7 @@ def phase_report(
         "phases": [phase_row(plan, phase) for phase in plan.phases],
         "drawn": plan.drawn(),
         "epochs": plan.epochs(),
-        "warnings": plan.warnings(),
+        "warnings": warnings(plan),
     }
     if model is None:
         return report

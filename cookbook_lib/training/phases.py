@@ -11,9 +11,6 @@ from math import inf, isfinite
 
 from cookbook_lib.training.schedules import SHAPES, Number, half_life
 
-ANNEALED = 0.1  # a last rate above this part of the peak has annealed little; a tenth is customary
-MOST_EPOCHS = 2  # of annealing data; more "gives little": Zyphra/zcookbook at ec06304, README
-
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -181,35 +178,6 @@ class Plan:
     def epochs(self) -> dict[str, Number]:
         """How often the run reads each source whose size is known."""
         return {s: n / self.available[s] for s, n in self.drawn().items() if s in self.available}
-
-    def warnings(self) -> list[str]:
-        """What is unusual about the plan, in a line each."""
-        found, before, seen = [], 0.0, set()
-        for phase in self.phases:
-            first = phase.rate(0)
-            if first > before > 0 and not phase.warmup:
-                found.append(
-                    f"{phase.name} jumps from {before:.3g} to {first:.3g}, without a warm-up"
-                )
-            before = phase.last
-            if phase.anneal and seen and not any(phase.share(s) for s in seen):
-                found.append(
-                    f"{phase.name} replays nothing of what came before: it may be forgotten"
-                )
-            if phase.anneal:
-                for source in phase.mix:
-                    read = self.epochs().get(source, 0.0)
-                    if source not in seen and read > MOST_EPOCHS:
-                        found.append(
-                            f"{source} is read {read:.3g} times: more than {MOST_EPOCHS} epochs of "
-                            "annealing data are reported to give little"
-                        )
-            seen |= set(phase.mix)
-        if before > ANNEALED * self.peak:
-            found.append(
-                f"it ends at {before / self.peak:.0%} of its peak rate: nothing is annealed yet"
-            )
-        return found
 
 
 def replay(
