@@ -76,7 +76,7 @@ class Run:
         self.options, self.ranks = options or Options(), ranks or Ranks()
         o = self.options
         if o.batch < 1 or o.batch % self.ranks.size:
-            raise ValueError(f"batch is {o.batch}, expected a multiple of ranks ({self.ranks.size})")
+            raise ValueError(f"batch is {o.batch}, expected a multiple of {self.ranks.size} ranks")
         torch.manual_seed(o.seed)  # the same on all ranks
         self.model = make().train()
         if o.depth_scaling:

@@ -7,7 +7,7 @@ lies between is hybrid. One code path, as a weight that nobody splits is a shard
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
