@@ -3,12 +3,25 @@
 Axes: b batch, l tokens, c chunks, q and k positions in a chunk.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+
+def unrounded(scan: Callable) -> Callable:
+    """Keep autocast outside a scan, whose products are as exact as the tensors that it is given."""
+
+    @wraps(scan)
+    def run(*args, **kwargs):
+        with torch.autocast(args[0].device.type, enabled=False):
+            return scan(*args, **kwargs)
+
+    return run
 
 
 def in_chunks(x: Tensor, size: int) -> Tensor:
