@@ -8,98 +8,74 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from cookbook_lib import results
 from cookbook_lib.blocks.models import LanguageModel, Options, Residual
 from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.data.python_corpus import FOLDER, Corpus, python_corpus
 from cookbook_lib.data.streams import Stream
+from cookbook_lib.training import loop
 from cookbook_lib.training.annealing import VARIANTS, Scale, Variant, trunk
 from cookbook_lib.training.averaging import Average
 from cookbook_lib.training.experiments import provenance
+from cookbook_lib.training.loop import Run, summed
 from cookbook_lib.training.phases import Plan
-from cookbook_lib.training.sampling import IGNORE, Sampler, packed
+from cookbook_lib.training.sampling import IGNORE, Batch, Sampler, packed
 from cookbook_lib.training.tiny import tiny
-
-Arrays = tuple[Tensor, Tensor, Tensor]  # tokens, targets, documents
-
-
-def loss(model: nn.Module, tokens: Tensor, targets: Tensor, documents: Tensor) -> Tensor:
-    logits = model(tokens, seq_idx=documents)
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
 class Exam:
     """The same sequences for everybody, at equal distances over what a corpus holds out."""
 
     def __init__(self, corpus: Corpus, scale: Scale):
-        self.asked: dict[str, Arrays] = {}
+        self.asked: dict[str, Batch] = {}
         for name, shards in corpus.held_out.items():
             stream = Stream(name, shards, scale.length)
             apart = max(1, stream.tokens // scale.length // scale.asked)
             read = [stream[i * apart] for i in range(scale.asked)]
-            tokens, targets, documents = map(torch.from_numpy, packed(read))
-            self.asked[name] = tokens, targets, documents
+            self.asked[name] = Batch(*packed(read), sources=np.zeros(scale.asked, int))
 
     @torch.no_grad()
-    def losses(self, model: nn.Module) -> dict[str, float]:
+    def losses(self, model: LanguageModel) -> dict[str, float]:
         """Nats a token, by source."""
-        return {name: loss(model, *asked).item() for name, asked in self.asked.items()}
+        everything, cpu = slice(None), torch.device("cpu")
+        return {
+            name: float(summed(model, asked, everything, cpu))
+            / int((asked.targets != IGNORE).sum())
+            for name, asked in self.asked.items()
+        }
 
 
-class Run:
-    """A model in training at some step of a plan."""
+def begun(corpus: Corpus, scale: Scale, plan: Plan, seed: int) -> Run:
+    """A tiny hybrid before its first step: the seed draws its weights and the order of its data."""
 
-    def __init__(self, corpus: Corpus, scale: Scale, plan: Plan, seed: int):
-        torch.manual_seed(seed)
-        self.corpus, self.scale, self.seed, self.step = corpus, scale, seed, 0
-        spec = tiny("m-a-", scale.vocab, scale.d_model)
-        self.model: LanguageModel = Residual(spec, Options(rope=RoPE()))
-        embedding = self.model.get_submodule(spec.before[0][0])
-        nn.init.normal_(embedding.weight, std=0.02)  # as in GPT-2 and after
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.1
-        )
-        self.follow(plan)
+    def make() -> LanguageModel:
+        return Residual(tiny("m-a-", scale.vocab, scale.d_model), Options(rope=RoPE()))
 
-    def follow(self, plan: Plan) -> None:
-        """Go on by another plan, from the place in the data where this one is."""
-        place = self.sampler.state() if self.step else None
-        self.plan = plan
-        self.sampler = Sampler(plan, self.corpus.shards, self.scale.length, self.seed)
-        if place:
-            self.sampler.load(place)
-
-    def fork(self, plan: Plan) -> "Run":
-        """A copy that goes on by another plan."""
-        other = deepcopy(self)
-        other.follow(plan)
-        return other
-
-    def one(self) -> None:
-        """One step, at the rate of its middle."""
-        batch = self.sampler.draw(self.scale.batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.lr((self.step + 0.5) * self.scale.step_tokens)
-        arrays = (torch.from_numpy(a) for a in (batch.tokens, batch.targets, batch.documents))
-        self.optimizer.zero_grad()
-        loss(self.model, *arrays).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
+    sampler = Sampler(plan, corpus.shards, scale.length, seed)
+    return Run(make, plan, sampler, loop.Options(batch=scale.batch, seed=seed))
 
 
-def finish(run: Run, variant: Variant, exam: Exam) -> dict[str, Any]:
+def fork(run: Run, plan: Plan, corpus: Corpus) -> Run:
+    """A copy that goes on by another plan, from the same place in the data."""
+    other = deepcopy(run)
+    other.plan = plan
+    other.sampler = Sampler(plan, corpus.shards, run.sampler.length, run.options.seed)
+    if run.step:
+        other.sampler.load(run.sampler.state())
+    return other
+
+
+def finish(run: Run, variant: Variant, scale: Scale, exam: Exam) -> dict[str, Any]:
     """Train the last phase; losses along the way, at the end, and of the average checkpoint."""
-    scale, start, began = run.scale, perf_counter(), run.step
+    start, began = perf_counter(), run.step
     left = scale.steps - began
     marks = {began + round(left * (i + 1) / scale.kept) for i in range(scale.kept)}
     curve, average = [], Average()
     while run.step < scale.steps:
-        run.one()
+        run.advance()
         if run.step in marks:
             average.add(run.model.state_dict())
         if run.step % scale.every == 0 or run.step == scale.steps:
@@ -108,7 +84,7 @@ def finish(run: Run, variant: Variant, exam: Exam) -> dict[str, Any]:
     run.model.load_state_dict(average.state_dict())
     return {
         "variant": variant.name,
-        "seed": run.seed,
+        "seed": run.options.seed,
         **{name: last[name] for name in exam.asked},
         "average": exam.losses(run.model),
         "curve": curve,
@@ -125,14 +101,15 @@ def variants(
     for name in dict.fromkeys(v.trunk for v in asked):
         mine = sorted((v for v in asked if v.trunk == name), key=lambda v: v.begins(scale))
         steps = mine[-1].begins(scale)
-        run = Run(corpus, scale, Plan(name=name, phases=trunk(name, scale, max(1, steps))), seed)
+        shared = Plan(name=name, phases=trunk(name, scale, max(1, steps)))
+        run = begun(corpus, scale, shared, seed)
         curve = [{"step": 0, **exam.losses(run.model)}]
         for variant in mine:
             while run.step < variant.begins(scale):
-                run.one()
+                run.advance()
                 if run.step % scale.every == 0:
                     curve.append({"step": run.step, **exam.losses(run.model)})
-            yield finish(run.fork(variant.plan(scale)), variant, exam)
+            yield finish(fork(run, variant.plan(scale), corpus), variant, scale, exam)
         yield {"variant": name, "seed": seed, "curve": curve}
 
 
