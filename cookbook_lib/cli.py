@@ -21,10 +21,14 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "plan": "cookbook_lib.commands.plan:plan",
     "lint": "cookbook_lib.commands.lint:lint",
     "scaling": "cookbook_lib.commands.scaling:scaling",
+    "phases": "cookbook_lib.commands.phases:phases",
     "tokens": "cookbook_lib.commands.tokens:tokens",
     "data": "cookbook_lib.commands.data:data",
     "generate": "cookbook_lib.commands.generate:generate",
-    "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
+    "train": {
+        "tasks": "cookbook_lib.training.experiments:train_tasks",
+        "anneal": "cookbook_lib.training.annealing_runs:train_anneal",
+    },
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",

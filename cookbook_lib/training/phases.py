@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
-from cookbook_lib.training.schedules import SHAPES, half_life
-
-MOST_EPOCHS = 2  # of annealing data; more "gives little": Zyphra/zcookbook at ec06304, README
+from cookbook_lib.training.schedules import SHAPES, Number, half_life
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +28,15 @@ class Phase:
     """
 
     name: str
-    tokens: float
-    lr: float
-    end: float | None = None
+    tokens: Number
+    lr: Number
+    end: Number | None = None
     decay: str = "constant"
-    decay_tokens: float | None = None
-    half_life: float | None = None
-    warmup: float = 0.0
-    warmup_from: float = 0.0
-    mix: Mapping[str, float] = field(default_factory=lambda: {"data": 1.0})
+    decay_tokens: Number | None = None
+    half_life: Number | None = None
+    warmup: Number = 0.0
+    warmup_from: Number = 0.0
+    mix: Mapping[str, Number] = field(default_factory=lambda: {"data": 1.0})
     anneal: bool = False
 
     def __post_init__(self):
@@ -86,14 +84,14 @@ class Phase:
             raise ValueError(f"end of {self.name} is 0, which 'exponential' never reaches")
 
     @property
-    def weight(self) -> float:
+    def weight(self) -> Number:
         return sum(self.mix.values())
 
-    def share(self, source: str) -> float:
+    def share(self, source: str) -> Number:
         """The part of this phase's tokens that come from a source."""
         return self.mix.get(source, 0) / self.weight
 
-    def rate(self, t: float) -> float:
+    def rate(self, t: Number) -> Number:
         """The learning rate after `t` tokens of this phase."""
         if t < self.warmup:
             return self.warmup_from + (self.lr - self.warmup_from) * t / self.warmup
@@ -106,7 +104,7 @@ class Phase:
         return SHAPES[self.decay](u, self.lr, self.lr if self.end is None else self.end)
 
     @property
-    def last(self) -> float:
+    def last(self) -> Number:
         """The rate that it ends with."""
         return self.rate(self.tokens)
 
@@ -121,10 +119,10 @@ class Plan:
 
     name: str
     phases: tuple[Phase, ...]
-    available: Mapping[str, float] = field(default_factory=dict)
+    available: Mapping[str, Number] = field(default_factory=dict)
     source: str = ""
     note: str = ""
-    batch: float | None = None
+    batch: Number | None = None
     unit: str = "tokens"
 
     def __post_init__(self):
@@ -135,11 +133,11 @@ class Plan:
                 raise ValueError(f"available of {source} is {tokens}, expected a number above 0")
 
     @property
-    def tokens(self) -> float:
+    def tokens(self) -> Number:
         return sum(p.tokens for p in self.phases)
 
     @property
-    def peak(self) -> float:
+    def peak(self) -> Number:
         """The highest rate of the first phase: what others are compared with."""
         return self.phases[0].lr
 
@@ -147,46 +145,49 @@ class Plan:
     def sources(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(s for p in self.phases for s in p.mix))
 
-    def spans(self) -> Iterator[tuple[float, Phase]]:
+    def spans(self) -> Iterator[tuple[Number, Phase]]:
         """Each phase with the tokens that came before it."""
         start = 0.0
         for phase in self.phases:
             yield start, phase
             start += phase.tokens
 
-    def at(self, t: float) -> tuple[float, Phase]:
-        """The phase after `t` tokens, and where it began; from its end on, the last one."""
-        found = (0.0, self.phases[0])
-        for start, phase in self.spans():
-            if t >= start:
-                found = start, phase
-        return found
+    def index(self, t: Number) -> int:
+        """Number of the phase after `t` tokens; from the end on, the last one."""
+        begun = [i for i, (start, _) in enumerate(self.spans()) if start <= t]
+        return begun[-1] if begun else 0
 
-    def lr(self, t: float) -> float:
+    def at(self, t: Number) -> tuple[Number, Phase]:
+        """The phase after `t` tokens, and where it began."""
+        return list(self.spans())[self.index(t)]
+
+    def lr(self, t: Number) -> Number:
         """The learning rate after `t` tokens."""
         start, phase = self.at(t)
         return phase.rate(min(t - start, phase.tokens))
 
-    def mix(self, t: float) -> dict[str, float]:
+    def mix(self, t: Number) -> dict[str, Number]:
         """The share of each source after `t` tokens; they add up to 1."""
         phase = self.at(t)[1]
         return {s: phase.share(s) for s in self.sources}
 
-    def drawn(self) -> dict[str, float]:
+    def drawn(self) -> dict[str, Number]:
         """Tokens that the whole run takes from each source."""
         return {s: sum(p.tokens * p.share(s) for p in self.phases) for s in self.sources}
 
-    def epochs(self) -> dict[str, float]:
+    def epochs(self) -> dict[str, Number]:
         """How often the run reads each source whose size is known."""
         return {s: n / self.available[s] for s, n in self.drawn().items() if s in self.available}
 
 
-def replay(old: Mapping[str, float], new: Mapping[str, float], share: float) -> dict[str, float]:
+def replay(
+    old: Mapping[str, Number], new: Mapping[str, Number], share: Number
+) -> dict[str, Number]:
     """A mixture in which `share` is the old one again, and the rest is new."""
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share}, expected a part of the mixture, 0 to 1")
     parts = ((old, share), (new, 1 - share))
-    mixed: dict[str, float] = {}
+    mixed: dict[str, Number] = {}
     for mix, part in parts:
         for source, weight in mix.items():
             mixed[source] = mixed.get(source, 0.0) + part * weight / sum(mix.values())

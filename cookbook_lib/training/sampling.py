@@ -16,11 +16,12 @@ import numpy as np
 
 from cookbook_lib.data.streams import Stream
 from cookbook_lib.training.phases import Plan
+from cookbook_lib.training.schedules import Number
 
 IGNORE = -100  # torch's cross_entropy leaves these out
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Batch:
     """Sequences of one rank. tokens, targets, documents: (b, l); sources: (b), into `names`.
 
@@ -34,7 +35,14 @@ class Batch:
     sources: np.ndarray
 
 
-def whole(mix: Mapping[str, float]) -> tuple[dict[str, int], int]:
+def packed(read: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Tokens, targets and documents of sequences as a `Stream` gives them."""
+    ids, documents = (np.stack(part) for part in zip(*read, strict=True))
+    targets = np.where(documents[:, 1:] == documents[:, :-1], ids[:, 1:], IGNORE)
+    return ids[:, :-1], targets, documents[:, :-1]
+
+
+def whole(mix: Mapping[str, Number]) -> tuple[dict[str, int], int]:
     """Weights as whole numbers in the same proportions, and their sum: 0.6 means three fifths."""
     parts = {s: Fraction(str(w)) for s, w in mix.items() if w}
     scale = lcm(*(p.denominator for p in parts.values()))
@@ -74,7 +82,7 @@ class Sampler:
 
     def advance(self) -> tuple[str, int]:
         """Source and number of the next sequence, which counts as drawn."""
-        index = self.phase_of(self.drawn)
+        index = self.plan.index(self.drawn * self.length)  # by the sequence's first token
         if index != self.phase:
             self.phase, self.in_phase = index, dict.fromkeys(self.names, 0)
         weights, total = whole(self.plan.phases[index].mix)
@@ -85,24 +93,13 @@ class Sampler:
         self.drawn += 1
         return source, number
 
-    def phase_of(self, sequence: int) -> int:
-        """The phase in which a sequence begins."""
-        phase = self.plan.at(sequence * self.length)[1]
-        return next(i for i, p in enumerate(self.plan.phases) if p is phase)
-
     def draw(self, sequences: int, rank: int = 0, ranks: int = 1) -> Batch:
         """This rank's part of the next `sequences`: one in `ranks`, from number `rank` on."""
         if sequences % ranks:
             raise ValueError(f"sequences is {sequences}, expected a multiple of ranks ({ranks})")
         mine = [self.advance() for _ in range(sequences)][rank::ranks]
         read = [self.streams[source][number] for source, number in mine]
-        ids, documents = (np.stack(part) for part in zip(*read, strict=True))
-        return Batch(
-            tokens=ids[:, :-1],
-            targets=np.where(documents[:, 1:] == documents[:, :-1], ids[:, 1:], IGNORE),
-            documents=documents[:, :-1],
-            sources=np.array([self.names.index(source) for source, _ in mine]),
-        )
+        return Batch(*packed(read), sources=np.array([self.names.index(s) for s, _ in mine]))
 
     def epochs(self) -> dict[str, float]:
         """How often each source was read so far."""
