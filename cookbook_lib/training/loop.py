@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from cookbook_lib.blocks.models import LanguageModel
 from cookbook_lib.training.initialisation import scale_outputs
@@ -119,6 +120,41 @@ class Run:
             optimizer.zero_grad()
         self.step += 1
         return {"step": self.step, "tokens": self.tokens, "loss": loss, "lr": lr, "norm": norm}
+
+    def state(self) -> dict[str, Any]:
+        """The tensors that the next steps depend on, in the layout of torch's checkpoints."""
+        model, optimizer = get_state_dict(self.model, self.optimizers)
+        random = {str(self.ranks.rank): torch.get_rng_state()}
+        if self.ranks.device.type == "cuda":
+            random[f"{self.ranks.rank} cuda"] = torch.cuda.get_rng_state()
+        return {"model": model, "optimizer": optimizer, "random": random}
+
+    def progress(self) -> dict[str, Any]:
+        """The rest of it, as plain numbers and names; what must be the same to go on as well."""
+        same = {
+            name: getattr(self.options, name) for name in ("batch", "optimizer", "weight_decay")
+        }
+        same |= {"model": self.model.spec.name, "params": self.model.spec.params()}
+        return {"step": self.step, "sampler": self.sampler.state(), "same": same}
+
+    def load(self, state: dict[str, Any], progress: dict[str, Any]) -> None:
+        """Go on from there. `ValueError` if it is the state of another kind of run."""
+        for name, mine in self.progress()["same"].items():
+            if (theirs := progress["same"].get(name)) != mine:
+                raise ValueError(f"{name} is {mine}, expected {theirs}, as in the checkpoint")
+        self.step = progress["step"]
+        self.sampler.load(progress["sampler"])
+        set_state_dict(
+            self.model,
+            self.optimizers,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+        )
+        random, rank = state["random"], str(self.ranks.rank)
+        if rank in random:
+            torch.set_rng_state(random[rank].cpu())
+        if f"{rank} cuda" in random:
+            torch.cuda.set_rng_state(random[f"{rank} cuda"].cpu())
 
     def gradients(self, batch: Batch) -> float:
         """Add up the gradients of this rank's sequences; the mean loss over all ranks."""
