@@ -1,5 +1,5 @@
-"""The corpus of the installed Python is the same each time, whole or not there, and keeps apart what
-is held out."""
+"""The corpus of the installed Python is the same each time, is whole or not there, and keeps apart
+what it holds out."""
 
 from zlib import crc32
 
