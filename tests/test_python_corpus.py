@@ -61,7 +61,7 @@ def test_it_is_the_same_each_time_and_can_be_read_back(few, tmp_path):
 
 
 def test_it_is_made_once_and_whole(few, tmp_path, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

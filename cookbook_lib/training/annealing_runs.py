@@ -116,7 +116,7 @@ def variants(
 def train_anneal(
     out: Path,
     seeds: int = 5,
-    steps: int = 1200,
+    steps: int = 800,
     corpus: Path = FOLDER,
     threads: int = 1,
 ) -> None:
