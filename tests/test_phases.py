@@ -153,6 +153,7 @@ def test_the_cosine_of_olmo_2_ends_where_its_second_stage_begins():
     first, second = plans.resolve("olmo-2-7b").phases
     assert first.last == pytest.approx(second.lr, rel=0.003)
     assert first.tokens == pytest.approx(928_646 * 1024 * 4096, rel=1e-4)
+    assert f"{first.rate(928_000 * 1024 * 4096):.4e}" == f"{second.lr:.4e}"  # the round step
 
 
 def test_warnings():

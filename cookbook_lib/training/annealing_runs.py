@@ -27,14 +27,13 @@ from cookbook_lib.training.tiny import tiny
 
 
 class Exam:
-    """The same sequences for everybody, at equal distances over what a corpus holds out."""
+    """The same sequences for everybody, from all over what a corpus holds out."""
 
     def __init__(self, corpus: Corpus, scale: Scale):
         self.asked: dict[str, Batch] = {}
         for name, shards in corpus.held_out.items():
             stream = Stream(name, shards, scale.length)
-            apart = max(1, stream.tokens // scale.length // scale.asked)
-            read = [stream[i * apart] for i in range(scale.asked)]
+            read = [stream[n] for n in range(scale.asked)]
             self.asked[name] = Batch(*packed(read), sources=np.zeros(scale.asked, int))
 
     @torch.no_grad()
