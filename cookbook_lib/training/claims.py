@@ -2,8 +2,9 @@
 
 The rule, the same for all: a claim that A is better than B holds if the 95% interval of the paired
 difference of their losses is below 0, and fails if it is above. A claim that they are alike holds
-if the interval lies within a tenth of what the decay itself gains, and fails if it lies outside.
-Otherwise it cannot be seen at this scale, with so many seeds.
+if the interval lies within a tenth of what the decay itself gains, and fails if it lies outside;
+that A is at least as good, if it lies below that tenth. Otherwise it cannot be seen at this scale,
+with so many seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -149,8 +150,8 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
             [Part("average − last, decay 10%", soup, soup.below())],
         ),
         Claim(
-            "Averaging at a constant rate replaces the decay",
+            "Averaging at a constant rate is at least as good as the decay",
             "arXiv:2405.18392, section 4, as an alternative",
-            [Part("average, constant − decay 10%", flat, flat.within(r.little))],
+            [Part("average, constant − decay 10%", flat, flat.below(r.little))],
         ),
     ]
