@@ -119,9 +119,10 @@ table(rows)
 # %% [markdown]
 # Three things to see. With a learning router one round from ones already does most of it; after
 # BlackMamba's start it does a little more, and to its end hardly more than that: the logits of a
-# young router are small, and on small logits all starts are alike. The loss shows no difference yet. And **at inference**, where the published code takes the
-# largest logit and Sinkhorn is not there, the balance is gone: it was never in the router, but in
-# the bias that Sinkhorn added. What balances by a bias that is kept (DeepSeek-V3,
+# young router are small, and on small logits all starts are alike. The loss shows no difference
+# yet. And **at inference**, where the published code takes the largest logit and Sinkhorn is not
+# there, the balance is gone: it was never in the router, but in the bias that Sinkhorn added.
+# What balances by a bias that is kept (DeepSeek-V3,
 # [arXiv:2412.19437](https://arxiv.org/abs/2412.19437)) or by a loss does not have this gap.
 #
 # ## Layers
