@@ -100,8 +100,8 @@ else:
     raise AssertionError("Zamba-7B has two Mamba heads, and one cannot be split")
 
 # %% [markdown]
-# Read it from the left. Whatever does not fit is out; of what fits, what sends least and needs no
-# new code is best. ZeRO-1 sends the gradients once and the weights once, however large the batch
+# Read it from the left. Whatever does not fit is out; of what fits, the least time at worst is
+# best. ZeRO-1 sends the gradients once and the weights once, however large the batch
 # is. Tensor parallelism sends activations in every layer, a pipeline leaves a bubble, and context
 # parallelism passes keys, values and states round.
 
@@ -171,7 +171,7 @@ ax.axhline(math, color=plots.INK, lw=0.8, label="arithmetic alone")
 ax.set(xscale="log", yscale="log", xlabel="GB/s of each GPU between nodes", ylabel="seconds a step")
 ax.legend(fontsize=8)
 plots.show(
-    fig, "As the network slows, ZeRO-3 suffers first and tensor parallelism inside nodes last"
+    fig, "As the network slows, ZeRO-3 suffers first and most"
 )
 
 # %% [markdown]
