@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from cookbook_lib.blocks.models import Options as Blocks
 from cookbook_lib.blocks.models import Residual, Zamba2
 from cookbook_lib.blocks.rope import RoPE
@@ -25,7 +26,7 @@ class Flat:
 
 
 class Drawn:
-    """Sequences from a seed: sequence n is the same whoever reads it. Documents end here and there."""
+    """Sequences from a seed, each the same whoever reads it; documents end here and there."""
 
     length = 24
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from cookbook_lib.training.ranks import Ranks, clipped, exchange, spread
 from cookbook_lib.training.sampling import IGNORE, Batch
 
 
+@runtime_checkable
 class Plan(Protocol):
     """What a run follows: `phases.Plan` is one."""
 
@@ -32,6 +33,7 @@ class Plan(Protocol):
     def lr(self, t: float) -> float: ...
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What a run reads: `sampling.Sampler` is one."""
 

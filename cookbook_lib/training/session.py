@@ -130,7 +130,7 @@ def writers(session: Session, run: Run) -> Iterator[Callable[[dict[str, Any]], N
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM came, as from Slurm when the time is nearly over; it ends nothing by itself."""
+    """Whether SIGTERM came, as from Slurm near the end of a job; it ends nothing by itself."""
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:
