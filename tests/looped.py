@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
+import torch
 
 from cookbook_lib.blocks.models import Options as Blocks
 from cookbook_lib.blocks.models import Residual, Zamba2
@@ -75,3 +77,12 @@ def run(steps: int = 6, make=hybrid, ranks=None, sampler=None, **options) -> Run
 
 def losses(r: Run, steps: int | None = None) -> list[float]:
     return [r.advance()["loss"] for _ in range(steps or r.steps - r.step)]
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """What is so small is faster on one thread, also where others compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
