@@ -1,6 +1,7 @@
 """A plan's rates, mixtures and counts are what its phases say, and published plans have the numbers
 that their sources give."""
 
+import json
 from math import exp, isclose, log, pi, sin
 
 import pytest
@@ -8,6 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cookbook_lib.calculators.chips import chip
+from cookbook_lib.calculators.parallel import Parallel
+from cookbook_lib.calculators.presets import preset
+from cookbook_lib.calculators.step_time import train_report
+from cookbook_lib.cli import main
 from cookbook_lib.training import plans
 from cookbook_lib.training.phase_report import curve, phase_report
 from cookbook_lib.training.phases import Phase, Plan, replay
@@ -147,6 +153,7 @@ def test_the_cosine_of_olmo_2_ends_where_its_second_stage_begins():
     first, second = plans.resolve("olmo-2-7b").phases
     assert first.last == pytest.approx(second.lr, rel=0.003)
     assert first.tokens == pytest.approx(928_646 * 1024 * 4096, rel=1e-4)
+    assert f"{first.rate(928_000 * 1024 * 4096):.4e}" == f"{second.lr:.4e}"  # the round step
 
 
 def test_warnings():
@@ -232,3 +239,47 @@ def test_a_plan_in_a_file_is_the_plan(tmp_path):
     path.write_text(GOOD + "\n[available]\na = 50\n")
     plan = plans.resolve(str(path))
     assert plan.name == "mine" and plan.epochs() == {"a": 2} and plan.lr(50) == 1
+
+
+def test_the_command_for_programs_and_for_people(capsys, tmp_path):
+    run = ["phases", "zamba-7b", "--model", "zamba-7b-v1", "--chip", "h100", "--gpus", "128"]
+    picture = tmp_path / "plan.svg"
+    main([*run, "--mfu", "0.2", "--json", "--plot", str(picture)])
+    report = json.loads(capsys.readouterr().out)
+    model, how = preset("zamba-7b-v1"), Parallel(gpus=128, zero=1)
+    flops = model.step_flops(l=4096, attention="causal") / 4096 * 1e12
+    assert report["flops"] == pytest.approx(flops)
+    assert report["seconds"] == pytest.approx(flops / (128 * 0.2 * chip("h100").flops))
+    whole = train_report(model, chip("h100"), how, 4096, 10**12, mfu=0.2)
+    assert report["days"] == pytest.approx(whole["days"])
+    assert sum(p["days"] for p in report["phases"]) == pytest.approx(report["days"])
+    assert picture.read_text().startswith("<?xml")
+    main(run)
+    said = capsys.readouterr().out
+    assert "73%" in said and "annealing jumps from 7.5e-05 to 0.00011" in said
+    main(["phases", "zcookbook"])
+    assert "560,000 iterations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("nope",), "plan is 'nope', expected a TOML file or one of"),
+        (("zamba-7b", "--mfu", "0.3"), "mfu is 0.3, which needs --model"),
+        (("zamba-7b", "--chip", "h100"), "chip is h100, which needs --model"),
+        (("zamba-7b", "--model", "zamba-7b-v1", "--mfu", "0.3"), "which needs --chip"),
+        (("zcookbook", "--model", "zamba-7b-v1"), "counts iterations, of which FLOPs cannot"),
+        (
+            ("zamba-7b", "--plot", "x.doc"),
+            "plot is x.doc, expected a name that ends in .avif, .eps",
+        ),
+        (("zamba-7b", "--plot", "/nowhere/x.png"), "cannot be written: No such file"),
+        (("zamba-7b", "--length", "0"), "length is 0, expected at least 1"),
+        (("zamba-7b", "--model", "zamba-7b-v1", "--chip", "h99"), "h99"),
+    ],
+)
+def test_mistakes_on_the_command_line_get_one_line_and_exit_code_2(argv, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["phases", *argv])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and words in said and said.count("\n") == 1

@@ -67,35 +67,42 @@ def test_weights_keep_their_proportions():
 
 
 def test_an_epoch_reads_every_token_once_and_the_next_one_in_another_order(sources):
+    """But for the very first, which nothing comes before that could predict it."""
     stream = Stream("b", sources["b"], 1, seed=3)
-    first, second = (
-        [int(stream[n][0][0]) for n in range(e * stream.tokens, (e + 1) * stream.tokens)]
-        for e in (0, 1)
-    )
-    held = np.concatenate([stream.document(i) for i in range(29)])
-    assert Counter(first) == Counter(second) == Counter(held.tolist())
-    assert first != second and first != held.tolist()
-    assert stream.epochs(stream.tokens) == 1
+    held = Counter(np.concatenate([stream.document(i) for i in range(29)]).tolist())
+    epochs = []
+    for epoch in (0, 1):
+        numbers = range(epoch * stream.each, (epoch + 1) * stream.each)
+        epochs.append([stream[n][0].tolist() for n in numbers])
+        first = stream.document(int(stream.order(epoch)[0][0]))[0]
+        assert Counter(ids[1] for ids in epochs[-1]) + Counter([int(first)]) == held
+    assert epochs[0] != epochs[1] and stream.epochs(stream.each) == 1
 
 
 @STEADY
 @given(st.integers(1, 60), st.integers(0, 40))
-def test_sequences_are_one_stream_in_pieces(sources, length, n):
-    """By definition: the documents of each epoch in their order, behind one another."""
+def test_sequences_are_an_epoch_in_pieces(sources, length, n):
+    """By definition: the documents of the epoch in their order, behind one another, cut."""
     stream = Stream("a", sources["a"], length, seed=1)
+    assert stream.tokens - length <= stream.each * length < stream.tokens
     ids, documents = stream[n]
-    whole_stream, which = [], []
-    epoch = 0
-    while len(whole_stream) <= (n + 1) * length:
-        for i in stream.order(epoch)[0]:
-            text = stream.document(int(i)).tolist()
-            whole_stream += text
-            which += [(epoch, int(i))] * len(text)
-        epoch += 1
-    here = slice(n * length, (n + 1) * length + 1)
-    assert ids.tolist() == whole_stream[here]
+    order, _, sequences = stream.order(n // stream.each)
+    assert sorted(sequences.tolist()) == list(range(stream.each))
+    texts = [stream.document(int(i)).tolist() for i in order]
+    whole_epoch = [t for text in texts for t in text]
+    which = [i for i, text in enumerate(texts) for _ in text]
+    start = int(sequences[n % stream.each]) * length
+    here = slice(start, start + length + 1)
+    assert ids.tolist() == whole_epoch[here] and len(ids) == length + 1
     changes = [a != b for a, b in zip(which[here], which[here][1:], strict=False)]
     assert (np.diff(documents) == 1).tolist() == changes and documents[0] == 0
+
+
+def test_a_batch_is_not_of_one_document(sources):
+    """Documents of 20 tokens, sequences of 1: in their order, eight in a row would be of one."""
+    stream = Stream("a", sources["a"], 1)
+    rows = [len({int(stream[8 * i + j][0][0]) for j in range(8)}) for i in range(40)]
+    assert sum(rows) / len(rows) > 5
 
 
 def test_another_seed_and_another_source_are_other_orders(sources):
@@ -150,7 +157,7 @@ def test_phases_change_the_mixture_where_they_begin(sources):
     names = [sampler.names[i] for i in which]
     assert set(names[:80]) == {"a"} and Counter(names[80:]) == {"a": 24, "b": 16}
     assert sampler.counts == {"a": 104, "b": 16}
-    assert sampler.epochs()["b"] == 16 * 8 / sampler.streams["b"].tokens
+    assert sampler.epochs()["b"] == 16 / sampler.streams["b"].each
 
 
 def test_a_phase_may_come_twice(sources):
@@ -174,7 +181,7 @@ def test_a_plan_may_be_changed_on_the_way(sources):
     ("act", "words"),
     [
         (lambda s: Stream("a", s["a"], 0), "length is 0, expected at least 1 token"),
-        (lambda s: Stream("a", [], 8), "source a holds no tokens: 0 shards"),
+        (lambda s: Stream("a", [], 8), "source a holds 0 tokens in 0 shards, expected more"),
         (lambda s: Sampler(plan(), {"a": s["a"]}, 8), "source b of plan has no shards"),
         (lambda s: Sampler(plan(), s, 8).draw(5, 0, 2), "sequences is 5, expected a multiple"),
         (

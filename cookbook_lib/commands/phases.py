@@ -133,7 +133,7 @@ def draw(plan: Plan, path: Path) -> None:
         bottom.stairs(roof, edges, baseline=floor, fill=True, label=source)
         floor = roof
     bottom.set(xlabel=plan.unit, ylabel="share", ylim=(0, 1))
-    bottom.legend(loc="lower left")
+    fig.legend(loc="outside lower center", ncols=len(plan.sources))
     try:
         fig.savefig(path)
     except OSError as error:

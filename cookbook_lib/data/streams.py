@@ -1,4 +1,4 @@
-"""The endless stream of one source for training: every document once an epoch, in a new order.
+"""The endless stream of one source for training: all of it once an epoch, in a new order.
 
 Sequence n of a source is a pure function of (shards, length, seed, n): a place in the stream is one
 whole number, nothing has to be replayed to go on from it, and ranks need not talk.
@@ -15,14 +15,16 @@ from cookbook_lib.data.shards import Packed
 
 
 class Stream:
-    """The documents of some shards, shuffled in each epoch, cut into sequences of equal length.
+    """The documents of some shards in sequences of equal length, as Megatron-LM makes them.
 
-    Sequence n holds the tokens n * length … (n + 1) * length, one more than its length: each token
-    but the very first is predicted once. A document that is cut goes on in the next sequence.
+    In each epoch the documents are put in a new order, one behind the other, and cut; then the
+    sequences are shuffled, so that neighbours of a batch are not of one document. Each holds one
+    token more than its length, which the next one begins with: each token is predicted once. What
+    is left at the end of an epoch, less than a sequence, is dropped.
     """
 
     def __init__(self, name: str, shards: Sequence[str | Path], length: int, seed: int = 0):
-        """shards: paths without their endings. `ValueError` if they hold no token."""
+        """shards: paths without their endings. `ValueError` if they hold not one sequence."""
         if length < 1:
             raise ValueError(f"length is {length}, expected at least 1 token")
         self.name, self.length, self.seed = name, length, seed
@@ -31,22 +33,26 @@ class Stream:
         self.sizes = np.concatenate([*sizes, np.zeros(0, np.int64)])
         self.first = np.cumsum([0, *map(len, sizes)])  # number of each shard's first document
         self.tokens = int(self.sizes.sum())
-        if not self.tokens:
-            raise ValueError(f"source {name} holds no tokens: {len(self.shards)} shards")
+        self.each = (self.tokens - 1) // length  # sequences of an epoch
+        if self.each < 1:
+            raise ValueError(
+                f"source {name} holds {self.tokens} tokens in {len(self.shards)} shards, expected "
+                f"more than one sequence, {length}"
+            )
         self.order = lru_cache(2)(self._order)
 
-    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The documents in the order of an epoch, and the place behind each one."""
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of an epoch: its documents, the place behind each of them, and its sequences."""
         seed = np.random.SeedSequence([self.seed, crc32(self.name.encode()), epoch])
-        raw = np.random.PCG64(seed).random_raw(
-            len(self.sizes)
-        )  # the same in every version of numpy
-        order = np.argsort(raw, kind="stable")
-        return order, np.cumsum(self.sizes[order])
+        bits = np.random.PCG64(seed)  # its raw bits are the same in every version of numpy
+        documents, sequences = (
+            np.argsort(bits.random_raw(n), kind="stable") for n in (len(self.sizes), self.each)
+        )
+        return documents, np.cumsum(self.sizes[documents]), sequences
 
     def epochs(self, sequences: int) -> float:
         """How often the source was read after so many sequences."""
-        return sequences * self.length / self.tokens
+        return sequences / self.each
 
     def document(self, i: int) -> np.ndarray:
         shard = int(np.searchsorted(self.first, i, side="right")) - 1
@@ -54,16 +60,13 @@ class Stream:
 
     def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """(length + 1) ids, and the number of the document in this sequence that each is from."""
-        place, left = n * self.length, self.length + 1
+        epoch, number = divmod(n, self.each)
+        order, behind, sequences = self.order(epoch)
+        place, left = int(sequences[number]) * self.length, self.length + 1
+        i = int(np.searchsorted(behind, place, side="right"))
+        skip = place - (int(behind[i - 1]) if i else 0)
         ids, documents = [], []
-        epoch, within = divmod(place, self.tokens)
-        order, behind = self.order(epoch)
-        i = int(np.searchsorted(behind, within, side="right"))
-        skip = within - (int(behind[i - 1]) if i else 0)
         while left:
-            if i == len(order):
-                epoch, i = epoch + 1, 0
-                order, behind = self.order(epoch)
             part = self.document(int(order[i]))[skip : skip + left]
             if len(part):
                 ids.append(part.astype(np.int64))

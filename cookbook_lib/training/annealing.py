@@ -20,7 +20,7 @@ class Scale:
     kept: checkpoints of the last phase that are averaged, at equal distances, the last among them.
     """
 
-    steps: int = 1200
+    steps: int = 600
     batch: int = 16
     length: int = 64
     peak: float = 3e-3

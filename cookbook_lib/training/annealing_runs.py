@@ -27,14 +27,13 @@ from cookbook_lib.training.tiny import tiny
 
 
 class Exam:
-    """The same sequences for everybody, at equal distances over what a corpus holds out."""
+    """The same sequences for everybody, from all over what a corpus holds out."""
 
     def __init__(self, corpus: Corpus, scale: Scale):
         self.asked: dict[str, Batch] = {}
         for name, shards in corpus.held_out.items():
             stream = Stream(name, shards, scale.length)
-            apart = max(1, stream.tokens // scale.length // scale.asked)
-            read = [stream[i * apart] for i in range(scale.asked)]
+            read = [stream[n] for n in range(scale.asked)]
             self.asked[name] = Batch(*packed(read), sources=np.zeros(scale.asked, int))
 
     @torch.no_grad()
@@ -115,8 +114,9 @@ def variants(
 
 def train_anneal(
     out: Path,
-    seeds: int = 5,
-    steps: int = 1200,
+    seeds: int = 6,
+    first: int = 0,
+    steps: int = 600,
     corpus: Path = FOLDER,
     threads: int = 1,
 ) -> None:
@@ -125,6 +125,7 @@ def train_anneal(
     Args:
         out: file of JSON lines; what it holds is not repeated
         seeds: runs of each variant
+        first: the first seed
         steps: of a whole run
         corpus: folder in which the corpus of this Python is made, or lies
         threads: that PyTorch may use
@@ -138,7 +139,7 @@ def train_anneal(
     rows = results.ready(out)
     done = {(row["variant"], row["seed"]) for row in rows if row["scale"] == sizes}
     texts = python_corpus(corpus, scale.vocab)
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         left = [v for v in VARIANTS if (v.name, seed) not in done]
         for row in variants(seed, scale, texts, left):
             if (row["variant"], seed) in done:

@@ -20,12 +20,16 @@ Makers = dict[str, Callable[[], LanguageModel]]  # name -> a model with fresh ra
 def tiny(
     pattern: str, vocab: int, d_model: int = 64, d_state: int = 16, d_ff: int | None = None
 ) -> Model:
-    """A small hybrid: `m` Mamba-2, `a` attention with RoPE, `-` an MLP, each behind its norm."""
+    """A small hybrid: `m` Mamba-2, `a` attention with RoPE, `-` an MLP, `8` as many experts, of
+    which a token picks one; each behind its norm."""
     heads = max(1, d_model // 32)
     blocks: dict[str, Block] = {
         "m": specs.Mamba2(d_model=d_model, d_state=d_state, headdim=32, chunk_size=32),
         "a": specs.Attention(d_model=d_model, n_heads=heads, n_kv_heads=heads, head_dim=32),
         "-": specs.MLP(d_model=d_model, d_ff=d_ff or 2 * d_model),
+        "8": specs.MoE(
+            d_model=d_model, d_ff=d_ff or d_model, n_experts=8, topk=1, router_bias=True
+        ),
     }
     norm = specs.Norm(d_model=d_model)
     return Model(
