@@ -26,6 +26,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "data": "cookbook_lib.commands.data:data",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {
+        "run": "cookbook_lib.commands.train:train_run",
         "tasks": "cookbook_lib.training.experiments:train_tasks",
         "anneal": "cookbook_lib.training.annealing_runs:train_anneal",
     },

@@ -111,6 +111,11 @@ class Run:
         it touches the weights."""
         lr = self.plan.lr(self.tokens + self.step_tokens / 2)  # at the middle of the step
         batch = self.sampler.draw(self.options.batch, self.ranks.rank, self.ranks.size)
+        vocab = self.model.spec.before[0][1].vocab
+        if (most := int(batch.tokens.max())) >= vocab:
+            raise ValueError(
+                f"token {most} is in the data, expected ids below {vocab}, the model's"
+            )
         loss = self.gradients(batch)
         norm = float(clipped(self.model, self.options.clip))
         if not (isfinite(loss) and isfinite(norm)):
