@@ -60,7 +60,7 @@ def died(folder: Path, steps: int, most: int | None = None, seconds: float | Non
 
 
 def good(folder: Path) -> int:
-    """The step of the last checkpoint; all that have their name are looked at, not the last only."""
+    """The step of the last checkpoint; all that have their name are looked at."""
     paths = checkpoints.saved(folder / "checkpoints")
     return max([checkpoints.manifest(path)["step"] for path in paths], default=0)
 

@@ -33,8 +33,9 @@ def rows(folder: Path) -> dict:
                     [row["loss"], row["norm"]] for row in (r.advance() for _ in range(4))
                 ]
         r = run(6, make=shared, ranks=split)
-        state = r.state()
-        r.load(state, checkpoints.load(folder / "by-one/checkpoints/step-3", state, split))
+        one = folder / "by-one/checkpoints/step-3"
+        checkpoints.load(one, state := r.state(), split)
+        r.load(state, checkpoints.progress(one))
         found["from one"] = losses(r)
         train(
             run(3, make=shared, ranks=split), Session(folder=folder / "by-two", every=2, bar=False)

@@ -176,9 +176,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(t
                 next(r.model.parameters()).fill_(float("nan"))
         return {}
 
-    with pytest.raises(
-        ValueError, match="loss is nan.*at step 4; the last good checkpoint: step 2"
-    ):
+    with pytest.raises(ValueError, match="loss is nan.* step 4; the last good .*: step 2"):
         train(run(6), session(tmp_path), poison)
     assert steps(tmp_path) == ["step-2"]
     train(run(6), session(tmp_path, resume=True))

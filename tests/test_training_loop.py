@@ -207,7 +207,7 @@ def test_weights_start_as_their_papers_say(name):
 
 
 def test_depth_scaling_is_that_of_mamba_ssm():
-    """mixer_seq_simple.py: kaiming_uniform_(a=sqrt(5)), that is 1 / sqrt(fan_in), / sqrt(layers)."""
+    """mixer_seq_simple.py: kaiming_uniform_(a=sqrt(5)), 1 / sqrt(fan_in) at most, / sqrt(n)."""
     spec = tiny("mmmm", VOCAB, d_model=64)
     r = run(make=lambda: Residual(spec))
     weight = r.model.get_parameter("model.layers.1.mixer.out_proj.weight").detach()

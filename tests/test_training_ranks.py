@@ -67,8 +67,8 @@ def test_one_goes_on_from_the_checkpoint_of_two(two):
         p.name for p in (folder / "step-3").iterdir()
     }
     r = run(6, make=shared)
-    state = r.state()
-    r.load(state, checkpoints.load(folder / "step-3", state, Ranks()))
+    checkpoints.load(folder / "step-3", state := r.state(), Ranks())
+    r.load(state, checkpoints.progress(folder / "step-3"))
     assert r.step == 3
     assert losses(r) == pytest.approx(losses(run(6, make=shared))[3:], rel=2e-4)
 

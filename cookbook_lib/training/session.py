@@ -55,8 +55,9 @@ def train(run: Run, session: Session, measure: Measure | None = None) -> dict[st
     with held(session, ranks) as folder:
         begun = checkpoints.newest(folder, ranks, say) if session.resume else None
         if begun:
-            state = run.state()
-            run.load(state, checkpoints.load(begun, state, ranks))
+            run.check(checkpoints.progress(begun))
+            checkpoints.load(begun, state := run.state(), ranks)
+            run.load(state, checkpoints.progress(begun))
             if ranks.first:
                 say(f"goes on after step {run.step}")
         checkpoints_at = run.step
