@@ -106,7 +106,7 @@ assert sum(row["loss"] for row in rows[-5:]) / 5 < log(VOCAB) - 1.5
 # %%
 model = whole.model
 found: dict[str, list[str]] = {}
-for name, decaying in decays(model).items():
+for name in decays(model):
     found.setdefault(name.split("layers.")[-1].lstrip("0123456789."), []).append(name)
 shown = [
     {
@@ -232,7 +232,8 @@ table(
 
 # %% [markdown]
 # On Slurm a job of two nodes is this. SIGTERM comes five minutes before the end; the run saves and
-# ends, and the same file submitted again goes on.
+# ends, and the same file submitted again goes on. `torchrun` gives its processes 30 seconds for
+# that; a checkpoint that takes longer is left out, and the one before it is there.
 #
 # ```bash
 # #!/bin/bash
@@ -283,8 +284,8 @@ table([{"steps": 5, "largest difference": apart}])
 # %% [markdown] tags=["answer"]
 # By rounding alone. The mean of means weighs a token by how full its part is: it is wrong as soon
 # as parts differ in their targets, as they do when documents are packed, and for the last part of
-# two sequences always. `transformers` had this mistake until version 4.46: see the Hugging Face
-# blog, “Fixing Gradient Accumulation”, October 2024.
+# two sequences always. The `Trainer` of `transformers` had this mistake until October 2024:
+# [Fixing Gradient Accumulation](https://huggingface.co/blog/gradient_accumulation).
 
 # %%
 shutil.rmtree(home.name)
