@@ -26,6 +26,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "data": "cookbook_lib.commands.data:data",
     "generate": "cookbook_lib.commands.generate:generate",
     "train": {
+        "run": "cookbook_lib.commands.train:train_run",
         "tasks": "cookbook_lib.training.experiments:train_tasks",
         "anneal": "cookbook_lib.training.annealing_runs:train_anneal",
     },
@@ -35,6 +36,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
         "memory": "cookbook_lib.benchmarks.memory:bench_memory",
         "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
         "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
+        "train": "cookbook_lib.benchmarks.training:bench_train",
     },
 }
 

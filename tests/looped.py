@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
+import torch
+
 from cookbook_lib.blocks.models import Options as Blocks
 from cookbook_lib.blocks.models import Residual, Zamba2
 from cookbook_lib.blocks.rope import RoPE
@@ -25,7 +28,7 @@ class Flat:
 
 
 class Drawn:
-    """Sequences from a seed: sequence n is the same whoever reads it. Documents end here and there."""
+    """Sequences from a seed, each the same whoever reads it; documents end here and there."""
 
     length = 24
 
@@ -74,3 +77,12 @@ def run(steps: int = 6, make=hybrid, ranks=None, sampler=None, **options) -> Run
 
 def losses(r: Run, steps: int | None = None) -> list[float]:
     return [r.advance()["loss"] for _ in range(steps or r.steps - r.step)]
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """What is so small is faster on one thread, also where others compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

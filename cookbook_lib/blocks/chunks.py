@@ -18,7 +18,10 @@ def unrounded(scan: Callable) -> Callable:
 
     @wraps(scan)
     def run(*args, **kwargs):
-        with torch.autocast(args[0].device.type, enabled=False):
+        device = args[0].device.type
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+            return scan(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
             return scan(*args, **kwargs)
 
     return run

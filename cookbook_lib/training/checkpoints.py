@@ -152,8 +152,13 @@ def newest(folder: Path, ranks: Ranks, say: Callable[[str], None]) -> Path | Non
     return None if name is None else folder / name
 
 
-def load(path: Path, state: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """Fill `state` in place, whatever ranks wrote it; how far the run was.
+def progress(path: Path) -> dict[str, Any]:
+    """How far the run was, from a checkpoint that is known to be good."""
+    return json.loads((path / MANIFEST).read_bytes())["manifest"]
+
+
+def load(path: Path, state: dict[str, Any], ranks: Ranks) -> None:
+    """Fill `state` in place, whatever ranks wrote it.
 
     Entries that the checkpoint does not have are taken out of `state`.
     """
@@ -164,7 +169,6 @@ def load(path: Path, state: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         dcp.load(state, storage_reader=reader, no_dist=ranks.size == 1)
-    return json.loads((path / MANIFEST).read_text())["manifest"]
 
 
 def prune(folder: Path, keep: int) -> None:

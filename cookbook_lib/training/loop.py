@@ -111,6 +111,9 @@ class Run:
         it touches the weights."""
         lr = self.plan.lr(self.tokens + self.step_tokens / 2)  # at the middle of the step
         batch = self.sampler.draw(self.options.batch, self.ranks.rank, self.ranks.size)
+        vocab = self.model.spec.before[0][1].vocab
+        if (most := int(batch.tokens.max())) >= vocab:
+            raise ValueError(f"token {most} is in the data, expected less than the model's {vocab}")
         loss = self.gradients(batch)
         norm = float(clipped(self.model, self.options.clip))
         if not (isfinite(loss) and isfinite(norm)):
@@ -139,11 +142,15 @@ class Run:
         same |= {"model": self.model.spec.name, "params": self.model.spec.params()}
         return {"step": self.step, "sampler": self.sampler.state(), "same": same}
 
-    def load(self, state: dict[str, Any], progress: dict[str, Any]) -> None:
-        """Go on from there. `ValueError` if it is the state of another kind of run."""
+    def check(self, progress: dict[str, Any]) -> None:
+        """`ValueError` if that is how far another kind of run was."""
         for name, mine in self.progress()["same"].items():
             if (theirs := progress["same"].get(name)) != mine:
                 raise ValueError(f"{name} is {mine}, expected {theirs}, as in the checkpoint")
+
+    def load(self, state: dict[str, Any], progress: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.check(progress)
         self.step = progress["step"]
         self.sampler.load(progress["sampler"])
         set_state_dict(

@@ -55,8 +55,9 @@ def train(run: Run, session: Session, measure: Measure | None = None) -> dict[st
     with held(session, ranks) as folder:
         begun = checkpoints.newest(folder, ranks, say) if session.resume else None
         if begun:
-            state = run.state()
-            run.load(state, checkpoints.load(begun, state, ranks))
+            run.check(checkpoints.progress(begun))
+            checkpoints.load(begun, state := run.state(), ranks)
+            run.load(state, checkpoints.progress(begun))
             if ranks.first:
                 say(f"goes on after step {run.step}")
         checkpoints_at = run.step
@@ -130,7 +131,7 @@ def writers(session: Session, run: Run) -> Iterator[Callable[[dict[str, Any]], N
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM came, as from Slurm when the time is nearly over; it ends nothing by itself."""
+    """Whether SIGTERM came, as from Slurm near the end of a job; it ends nothing by itself."""
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:

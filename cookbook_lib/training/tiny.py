@@ -84,20 +84,22 @@ class NoConcatenation(Zamba2):
         return super().ask(parts, x, torch.zeros_like(x0), run)
 
 
-def zamba2(vocab: int, blocks: int = 1, lora: bool = True, layers: str = "mhmh") -> Model:
-    """A Zamba2 of four layers, two of which use a shared block (`h`)."""
+def zamba2(
+    vocab: int, blocks: int = 1, lora: bool = True, layers: str = "mhmh", d_model: int = 64
+) -> Model:
+    """A small Zamba2: Mamba-2 (`m`), and Mamba-2 that first asks a shared block (`h`)."""
     kinds = {"m": "linear_attention", "h": "hybrid"}
     config = {
         "model_type": "zamba2",
         "vocab_size": vocab,
-        "hidden_size": 64,
+        "hidden_size": d_model,
         "num_hidden_layers": len(layers),
         "layers_block_type": [kinds[k] for k in layers],
-        "n_mamba_heads": 4,
+        "n_mamba_heads": d_model // 16,
         "mamba_d_state": 16,
         "chunk_size": 32,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
+        "num_attention_heads": d_model // 16,
+        "intermediate_size": 2 * d_model,
         "num_mem_blocks": blocks,
         "adapter_rank": 8,
     }
