@@ -59,7 +59,7 @@ def test_a_stopped_command_goes_on_where_it_was(corpus, tmp_path, capsys, monkey
     out = tmp_path / "rows.jsonl"
     main(["train", "anneal", "--out", str(out), "--seeds", "1", "--steps", "10"])
     first = read(out)
-    assert [r["variant"] for r in first if "average" in r] == ["cosine", "constant", "decay 2.5%"]
+    assert [r["variant"] for r in first if "average" in r] == ["cosine", "cosine 2x", "constant"]
     assert "seed 0 cosine: code" in capsys.readouterr().err
     lines = out.read_text().splitlines(keepends=True)
     out.write_text("".join(line for line in lines if '"constant"' not in line))
