@@ -33,7 +33,10 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
-        "memory": "cookbook_lib.benchmarks.memory:bench_memory",
+        "memory": "cookbook_lib.commands.bench_memory:bench_memory",
+        "gemm": "cookbook_lib.commands.bench_gemm:bench_gemm",
+        "gpu": "cookbook_lib.benchmarks.gpu:gpu",
+        "check": "cookbook_lib.benchmarks.check:bench_check",
         "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
         "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
         "train": "cookbook_lib.benchmarks.training:bench_train",
