@@ -133,7 +133,7 @@ def test_claims_say_what_the_rows_say():
         HOLDS,  # a fifth of the gain is given up
         HOLDS,  # nothing is forgotten
         FAILS,  # the average is worse
-        FAILS,  # and so is that of a constant rate
+        FAILS,  # and that of a constant rate by far
     ]
 
 

@@ -99,6 +99,7 @@ REWARM = 3e3 / 60e3  # "a few thousand" of 60k iterations: the same
 VARIANTS = (
     Variant(name="constant", decay="constant"),
     Variant(name="cosine", share=1.0, decay="cosine", rewarm=WARMUP),
+    Variant(name="cosine 2x", share=1.0, decay="cosine", rewarm=WARMUP, entry=2.0),
     *(Variant(name=f"decay {100 * s:g}%", share=s) for s in (0.025, 0.05, 0.1, 0.2)),
     *(Variant(name=f"shape {shape}", decay=shape) for shape in ("cosine", "1-sqrt")),
     Variant(name="shape exponential", decay="exponential", end=FLOOR),
