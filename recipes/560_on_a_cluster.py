@@ -170,9 +170,7 @@ math = reports["ZeRO-1"]["math_seconds"]
 ax.axhline(math, color=plots.INK, lw=0.8, label="arithmetic alone")
 ax.set(xscale="log", yscale="log", xlabel="GB/s of each GPU between nodes", ylabel="seconds a step")
 ax.legend(fontsize=8)
-plots.show(
-    fig, "As the network slows, ZeRO-3 suffers first and most"
-)
+plots.show(fig, "As the network slows, ZeRO-3 suffers first and most")
 
 # %% [markdown]
 # ## Start it
