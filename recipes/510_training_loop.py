@@ -65,13 +65,13 @@ print(inspect.getsource(Run.advance))
 # cross from one into the next, and the first token of a document is not predicted from the last.
 
 # %%
-VOCAB, LENGTH, STEPS = 1024, 128, 60
+VOCAB, LENGTH, STEPS = 1024, 128, 40
 corpus = python_corpus(vocab=VOCAB)
 options = Options(batch=8, seed=1)
 tokens = STEPS * options.batch * LENGTH
 mix = {"prose": 0.5, "code": 0.5}
 phase = Phase(
-    name="all", tokens=tokens, lr=6e-3, end=0.0, decay="linear", warmup=0.1 * tokens, mix=mix
+    name="all", tokens=tokens, lr=1e-2, end=0.0, decay="linear", warmup=0.1 * tokens, mix=mix
 )
 plan = Plan(name="a minute", phases=(phase,))
 spec = zamba2(VOCAB, layers="mhmh")
@@ -94,7 +94,7 @@ ax.set(xlabel="tokens", ylabel="loss (nats a token)")
 ax.legend()
 plots.show(fig, "The loss falls from about that of a uniform guess as the model reads more tokens")
 assert abs(rows[0]["loss"] - log(VOCAB)) < 0.7
-assert sum(row["loss"] for row in rows[-5:]) / 5 < log(VOCAB) - 1.5
+assert sum(row["loss"] for row in rows[-5:]) / 5 < log(VOCAB) - 1
 
 # %% [markdown]
 # ## What weight decay pulls at
@@ -139,7 +139,7 @@ class PowerCut(Exception):
 
 
 def cut(r: Run) -> dict:
-    if r.step == 23:
+    if r.step == 17:
         raise PowerCut
     return {}
 
@@ -198,11 +198,11 @@ except ValueError as error:
 #
 # Under `torchrun` the same command splits weights, gradients and optimizer states over the ranks
 # (FSDP2's `fully_shard`), or with `--shards 1` keeps a copy on each. Here two processes on this CPU
-# train twelve steps, and so does one.
+# train eight steps, and so does one.
 
 # %%
 arguments = ["--model", "mhmh", "--vocab", str(VOCAB), "--length", str(LENGTH), "--batch", "8"]
-arguments += ["--tokens", str(12 * 8 * LENGTH), "--device", "cpu", "--json"]
+arguments += ["--tokens", str(8 * 8 * LENGTH), "--device", "cpu", "--json"]
 ways = {
     "one": [sys.executable, "-m", "cookbook_lib"],
     "two": [
@@ -222,11 +222,11 @@ for name, command in ways.items():
     assert done.returncode == 0, done.stderr
     curves[name] = [row["loss"] for row in results.read(out / "metrics.jsonl")]
 apart = [abs(a - b) for a, b in zip(curves["one"], curves["two"], strict=True)]
-assert len(apart) == 12 and max(apart) < 1e-3
+assert len(apart) == 8 and max(apart) < 1e-3
 table(
     [
         {"step": i + 1, "one process": curves["one"][i], "two": curves["two"][i], "apart": apart[i]}
-        for i in (0, 5, 11)
+        for i in (0, 3, 7)
     ]
 )
 

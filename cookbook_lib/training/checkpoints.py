@@ -19,6 +19,7 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
+from cookbook_lib.commands.output import nbytes
 from cookbook_lib.training.ranks import Ranks
 
 MANIFEST, STEP, HALF, DAMAGED = "manifest.json", "step-", "writing-", "damaged-"
@@ -101,13 +102,14 @@ def save(folder: Path, state: dict[str, Any], progress: dict[str, Any], ranks: R
         whole = {name: file for part in files for name, file in part.items()}
         agreed(ranks, (lambda: finish(whole)) if ranks.first else None)
     except OSError as error:
+        free = nbytes(shutil.disk_usage(folder).free)  # torch does not tell a full disk by its name
         if ranks.first:
             shutil.rmtree(half, ignore_errors=True)
         last = saved(folder)
         kept = f"{last[-1].name} is intact" if last else "there is none before it"
         raise ValueError(
             f"the checkpoint at step {progress['step']} cannot be written to {folder}: "
-            f"{error.strerror or error}; {kept}"
+            f"{error.strerror or error}, {free} were free; {kept}"
         ) from None
     return path
 

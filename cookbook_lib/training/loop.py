@@ -136,10 +136,9 @@ class Run:
 
     def progress(self) -> dict[str, Any]:
         """The rest of it, as plain numbers and names; what must be the same to go on as well."""
-        same = {
-            name: getattr(self.options, name) for name in ("batch", "optimizer", "weight_decay")
-        }
-        same |= {"model": self.model.spec.name, "params": self.model.spec.params()}
+        o, spec = self.options, self.model.spec
+        same = {"model": spec.name, "pattern": spec.pattern, "params": spec.params()}
+        same |= {name: getattr(o, name) for name in ("batch", "optimizer", "weight_decay")}
         return {"step": self.step, "sampler": self.sampler.state(), "same": same}
 
     def check(self, progress: dict[str, Any]) -> None:
