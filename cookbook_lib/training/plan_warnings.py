@@ -11,7 +11,7 @@ def warnings(plan: Plan) -> list[str]:
     found, before, seen = [], 0.0, set()
     for phase in plan.phases:
         first = phase.rate(0)
-        if first > before > 0 and not phase.warmup:
+        if first > 1.01 * before > 0 and not phase.warmup:  # less is rounding
             found.append(f"{phase.name} jumps from {before:.3g} to {first:.3g}, without a warm-up")
         before = phase.last
         if phase.anneal and seen and not any(phase.share(s) for s in seen):
