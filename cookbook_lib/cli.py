@@ -22,10 +22,15 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "lint": "cookbook_lib.commands.lint:lint",
     "scaling": "cookbook_lib.commands.scaling:scaling",
     "links": "cookbook_lib.communication.fitting:links",
+    "phases": "cookbook_lib.commands.phases:phases",
     "tokens": "cookbook_lib.commands.tokens:tokens",
     "data": "cookbook_lib.commands.data:data",
     "generate": "cookbook_lib.commands.generate:generate",
-    "train": {"tasks": "cookbook_lib.training.experiments:train_tasks"},
+    "train": {
+        "run": "cookbook_lib.commands.train:train_run",
+        "tasks": "cookbook_lib.training.experiments:train_tasks",
+        "anneal": "cookbook_lib.training.annealing_runs:train_anneal",
+    },
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
@@ -36,6 +41,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
         "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
         "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
         "comm": "cookbook_lib.communication.bench:bench_comm",
+        "train": "cookbook_lib.benchmarks.training:bench_train",
     },
 }
 

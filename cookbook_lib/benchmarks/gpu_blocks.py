@@ -83,4 +83,3 @@ def block_row(case: Case, device: str, top: Ceilings) -> Row:
     does = work(spec, case["pass"], run, dtype)
     took = measure(timed(module, spec, case["pass"], run, dtype, x), clock(device), STOP)
     return row({}, took, device=device, flops=does.flops, nbytes=does.nbytes, ceilings=top)
-

@@ -12,6 +12,7 @@ from torch import Tensor, einsum, nn
 
 from cookbook_lib.blocks.kv_cache import Start, extend
 from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.norms import RMSNorm
 from cookbook_lib.blocks.rope import RoPE, rotate
 from cookbook_lib.blocks.short_conv import short_conv
 from cookbook_lib.calculators import specs
@@ -106,7 +107,7 @@ class Attention(Named):
         if spec.qk_norm != "none":
             for name, d in zip("qk", self.widths, strict=False):
                 d_norm = spec.head_dim if spec.qk_norm == "head" else d
-                self.add(f"{name}_norm", nn.RMSNorm(d_norm, eps=eps))
+                self.add(f"{name}_norm", RMSNorm(d_norm, eps=eps))
         if spec.d_conv:
             d = spec.d_qkv
             conv = nn.Conv1d(d, d, spec.d_conv, groups=d, bias=spec.conv_bias)

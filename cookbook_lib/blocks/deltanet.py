@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum, nn
 
 from cookbook_lib.blocks import kernels
-from cookbook_lib.blocks.chunks import documents, in_chunks
+from cookbook_lib.blocks.chunks import documents, in_chunks, unrounded
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.short_conv import short_conv
 from cookbook_lib.blocks.ssm_parts import GatedNorm
@@ -51,6 +51,7 @@ def deltanet_recurrent(
     return torch.stack(ys, 1), state
 
 
+@unrounded
 def deltanet_chunked(
     q: Float[Tensor, "b l g n"],
     k: Float[Tensor, "b l g n"],

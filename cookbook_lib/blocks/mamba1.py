@@ -12,6 +12,7 @@ from torch import Tensor, einsum, nn
 
 from cookbook_lib.blocks import kernels
 from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.norms import RMSNorm
 from cookbook_lib.blocks.selective_scan import selective_scan_chunked, selective_scan_step
 from cookbook_lib.blocks.short_conv import short_conv
 from cookbook_lib.blocks.ssm_parts import draw_dt_bias, exact
@@ -51,7 +52,7 @@ class Mamba1(Named):
         self.add_weight("dt_proj.bias", draw_dt_bias(*wide))
         if spec.dt_norm:
             for name, d in ("dt", rank), ("b", n), ("c", n):
-                self.add(f"{name}_layernorm", nn.RMSNorm(d, eps=eps))
+                self.add(f"{name}_layernorm", RMSNorm(d, eps=eps))
         self.A_log = nn.Parameter(torch.arange(1.0, n + 1).log().expand(*wide, n).clone())
         self.D = nn.Parameter(torch.ones(wide))
         out_bias = spec.bias if spec.out_bias is None else spec.out_bias

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.norms import RMSNorm
 from cookbook_lib.blocks.ssm_parts import GatedNorm, draw_dt_bias, exact
 from cookbook_lib.blocks.trapezoid import total_angles, trapezoid_chunked, trapezoid_step, turned
 from cookbook_lib.calculators import specs
@@ -31,8 +32,8 @@ class Mamba3(Named):
         self.add("in_proj", nn.Linear(spec.d_model, spec.d_in_proj, bias=False))
         self.dt_bias = draw_dt_bias(h)
         self.B_bias, self.C_bias = (nn.Parameter(torch.ones(h, 1, n)) for _ in "BC")
-        self.add("B_norm", nn.RMSNorm(n, eps=eps))
-        self.add("C_norm", nn.RMSNorm(n, eps=eps))
+        self.add("B_norm", RMSNorm(n, eps=eps))
+        self.add("C_norm", RMSNorm(n, eps=eps))
         self.D = nn.Parameter(torch.ones(h))
         if spec.norm:
             self.add("norm", GatedNorm(spec.d_inner, h, eps, norm_before_gate=True))

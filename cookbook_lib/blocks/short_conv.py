@@ -58,12 +58,13 @@ class Taps(torch.autograd.Function):
     def backward(ctx, dy):
         x, weight = ctx.saved_tensors
         d, _, taps = weight.shape
-        dx = conv(F.pad(dy, (0, 0, taps - 1, taps - 1)), weight.flip(-1))
+        wide = F.pad(dy, (0, 0, taps - 1, taps - 1))
+        dx = conv(wide, weight.flip(-1).to(dy.dtype))  # autocast's, which is off by now
         exact = torch.promote_types(dy.dtype, torch.float32)
         dweight = torch.zeros(taps, d, dtype=exact, device=dy.device)
         for part, first in zip(dy.split(64, 1), range(0, dy.shape[1], 64), strict=True):
             for at in range(taps):
                 seen = x[:, first + at : first + at + part.shape[1]]
                 dweight[at] += (part.to(exact) * seen).sum((0, 1))
-        dbias = dy.sum((0, 1)) if ctx.has_bias else None
-        return dx, dweight.T[:, None].to(dy.dtype), dbias
+        dbias = dy.sum((0, 1)).to(weight.dtype) if ctx.has_bias else None
+        return dx.to(x.dtype), dweight.T[:, None].to(weight.dtype), dbias

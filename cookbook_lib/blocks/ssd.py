@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum
 
-from cookbook_lib.blocks.chunks import documents
+from cookbook_lib.blocks.chunks import documents, unrounded
 
 
 def ssd_step(
@@ -47,6 +47,7 @@ def ssd_recurrent(
     return torch.stack(ys, 1), state
 
 
+@unrounded
 def ssd_chunked(
     x: Float[Tensor, "b l h p"],
     dt: Float[Tensor, "b l h"],

@@ -1,7 +1,6 @@
 """From a spec to its module: the one place that knows which class runs which block."""
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from cookbook_lib.blocks.attention import Attention
 from cookbook_lib.blocks.deltanet import GatedDeltaNet
@@ -11,23 +10,10 @@ from cookbook_lib.blocks.mamba3 import Mamba3
 from cookbook_lib.blocks.mlp import MLP
 from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.blocks.moe import MoE
+from cookbook_lib.blocks.norms import LayerNorm, RMSNorm
 from cookbook_lib.blocks.rwkv7 import RWKV7, RWKV7ChannelMix
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Block
-
-
-class RMSNorm(nn.RMSNorm):
-    """RMSNorm in the weight's dtype, whatever the stream's: arXiv:1910.07467."""
-
-    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        return super().forward(x.to(self.weight.dtype))
-
-
-class LayerNorm(nn.LayerNorm):
-    """LayerNorm in the weight's dtype, whatever the stream's: arXiv:1607.06450."""
-
-    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        return super().forward(x.to(self.weight.dtype))
 
 
 def embedding(spec: specs.Embedding) -> nn.Embedding:
