@@ -31,6 +31,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
         "memory": "cookbook_lib.benchmarks.memory:bench_memory",
         "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
         "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
+        "comm": "cookbook_lib.communication.bench:bench_comm",
     },
 }
 

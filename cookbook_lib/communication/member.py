@@ -39,6 +39,7 @@ class Member:
         self.operation = "starting"
         self.failed_at: float | None = None
         self.parent = where.launcher == "launch"
+        self.on_row: Callable[[dict[str, Any]], None] | None = None  # of rank 0, without a parent
 
     def tell(self, **news: Any) -> None:
         if self.parent and self.folder:
@@ -49,6 +50,8 @@ class Member:
         """Hand a row to whoever waits for the result, at once: only rank 0's are taken."""
         if self.place.rank == 0:
             self.tell(row=dict(row))
+            if self.on_row:
+                self.on_row(dict(row))
 
     @contextmanager
     def doing(self, operation: str, limit: float | None = None) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The parent's side of a run: it reads the ranks' news, and says which rank is to blame for what."""
+"""The parent's side of a run: it reads the ranks' news, and says which rank is to blame."""
 
 import json
 import signal

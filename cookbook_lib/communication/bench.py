@@ -1,0 +1,193 @@
+"""`cookbook bench comm`: time collectives in torch or JAX, and prove each before it is printed."""
+
+import json as codec
+import sys
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import tyro
+
+from cookbook_lib.commands.output import count, nbytes, print_json, print_table
+from cookbook_lib.commands.output import seconds as time
+from cookbook_lib.communication.collectives import COLLECTIVES, collective
+from cookbook_lib.communication.launch import launch
+from cookbook_lib.communication.member import LIMIT, RankError, member
+from cookbook_lib.communication.messages import WIDTH, counted
+from cookbook_lib.communication.ranks import Place, place
+from cookbook_lib.communication.rows import device_names
+from cookbook_lib.communication.sizes import parse, sizes
+from cookbook_lib.results import append, ready
+
+KEY = ("op", "backend", "ranks", "processes", "dtype", "nbytes", "device")
+NAMES = {  # backend, device -> the backend of a row
+    ("torch", "cpu"): "torch gloo",
+    ("torch", "cuda"): "torch nccl",
+    ("jax", "cpu"): "jax cpu",
+    ("jax", "cuda"): "jax cuda",
+}
+
+
+def bench_comm(
+    backend: Literal["torch", "jax"] = "torch",
+    op: str = "all_reduce",
+    devices: int | None = None,
+    processes: int | None = None,
+    min_bytes: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "8",
+    max_bytes: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "1Mi",
+    factor: float = 2.0,
+    dtype: Literal["bf16", "fp16", "fp32", "int32"] = "fp32",
+    device: Literal["cpu", "cuda"] = "cpu",
+    seconds: float = 0.5,
+    timeout: float = LIMIT,
+    out: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Time, algbw and busbw of collectives over message sizes, each result checked.
+
+    Started alone, it starts its ranks here. Under torchrun, srun or mpirun each process is a rank,
+    and rank 0 prints. bytes are the size of NCCL's tests, per rank.
+
+    Args:
+        backend: torch (gloo, or NCCL on GPUs) or jax (XLA between the devices of one process, gloo
+            between processes on CPUs, NCCL on GPUs)
+        op: all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, reduce, scatter, gather,
+            send, exchange, permute, halo, several with commas, or all
+        devices: ranks; by default 2, or as many as torchrun, srun or mpirun has started
+        processes: that hold them; by default one for each device in torch, one for all in jax
+        min_bytes: the smallest message, such as 8, 64Ki or 1e6
+        max_bytes: the largest
+        factor: from one size to the next
+        dtype: of the numbers in a message
+        device: cpu or cuda
+        seconds: for the samples of each size
+        timeout: seconds that one size may take; then the rank that is slow or dead is named
+        out: a file that each row is appended to as a line of JSON; what it holds is not run again
+        json: print one JSON document instead of tables
+    """
+    for name, value in {"seconds": seconds, "timeout": timeout}.items():
+        if not 0 < value < 1e6:
+            raise ValueError(f"{name} is {value:g}, expected seconds, above 0")
+    where = place()
+    team = plan(backend, device, devices, processes, where)
+    wanted = planned(
+        op, parse("min_bytes", min_bytes), parse("max_bytes", max_bytes), factor, dtype, team.ranks
+    )
+    rows = ready(out) if out and where.rank == 0 else []
+    key = (NAMES[backend, device], team.ranks, team.processes, dtype, device_names(device)[0])
+    held = {tuple(row.get(k) for k in KEY): row for row in rows}
+    known = {(name, size): held.get((name, *key[:4], size, key[4])) for name, size in wanted}
+    todo = [pair for pair, row in known.items() if not row]
+
+    def keep(row: dict[str, Any]) -> None:
+        known[row["op"], row["nbytes"]] = row
+        if out:
+            append(out, row)
+
+    try:
+        run(backend, todo, dtype, device, seconds, timeout, team, where, keep)
+    except RankError as error:
+        failed = str(error)
+    else:
+        failed = ""
+    if where.rank == 0:
+        show([row for row in known.values() if row], json)
+    if failed:
+        sys.stderr.write(f"cookbook: {failed}\n")
+        sys.exit(1)
+
+
+class Team(NamedTuple):
+    ranks: int
+    processes: int
+
+
+def plan(
+    backend: str, device: str, devices: int | None, processes: int | None, where: Place
+) -> Team:
+    """How many ranks in how many processes; `ValueError` if that cannot be."""
+    launched = where.size > 1
+    if launched and processes not in (None, where.size):
+        raise ValueError(f"processes is {processes}, but {where.launcher} started {where.size}")
+    processes = where.size if launched else processes
+    ranks = devices or processes or 2
+    processes = processes or (ranks if backend == "torch" else 1)
+    if ranks < 2:
+        raise ValueError(f"devices is {ranks}, expected 2 or more: they talk to each other")
+    if processes < 1 or ranks % processes or (backend == "torch" and processes != ranks):
+        kind = "the same number" if backend == "torch" else "one that divides it"
+        raise ValueError(f"processes is {processes} for {ranks} devices, expected {kind}")
+    here = ranks // processes * (where.local_size if launched else processes)
+    if device == "cuda" and (found := len(device_names(device))) < here:
+        raise ValueError(f"devices is {ranks}, but this host has {found} GPUs for {here} of them")
+    return Team(ranks, processes)
+
+
+def planned(
+    op: str, least: int, most: int, factor: float, dtype: str, ranks: int
+) -> list[tuple[str, int]]:
+    """Each collective with each size that it can have: whole numbers in equal parts."""
+    found = {}
+    for name in COLLECTIVES if op == "all" else op.split(","):
+        for size in sizes(least, most, factor):
+            if count := counted(collective(name), ranks, size, dtype):
+                found[name, count * WIDTH[dtype]] = None
+    if not found:
+        raise ValueError(f"max_bytes is {most}, too little for {ranks} equal parts of {dtype}")
+    return list(found)
+
+
+def run(
+    backend: str,
+    todo: list[tuple[str, int]],
+    dtype: str,
+    device: str,
+    seconds: float,
+    timeout: float,
+    team: Team,
+    where: Place,
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """Start the ranks, or be one of them."""
+    if backend == "torch":
+        from cookbook_lib.communication.torch_bench import sweep
+    else:
+        from cookbook_lib.communication.jax_bench import sweep
+    arguments: dict[str, Any] = {"dtype": dtype, "device": device, "seconds": seconds}
+    if backend == "jax":
+        arguments["devices"] = team.ranks // team.processes
+    if where.size == 1:
+        if todo:
+            arguments["todo"] = todo
+            launch(sweep, team.processes, arguments, limit=timeout, on_row=keep)
+        return
+    me = member(timeout)
+    me.on_row = keep
+    if where.rank == 0:  # the only one that reads the file
+        me.publish("todo", codec.dumps(todo))
+    sweep(me, todo=[tuple(pair) for pair in codec.loads(me.lookup("todo"))], **arguments)
+
+
+def show(rows: list[dict[str, Any]], json: bool) -> None:
+    if json:
+        return print_json(rows)
+    head = ("size", "numbers", "seconds", "10% to 90%", "algbw", "busbw", "ran")
+    for (op, *_), grouped in groupby(rows, key=lambda r: (r["op"], r["backend"])):
+        group = list(grouped)
+        kind = f"{group[0]['ranks']} ranks, {group[0]['backend']}, {group[0]['dtype']}"
+        title = f"{op}: {collective(op).what}; {kind}"
+        print_table(title, head, [line(row) for row in group])
+
+
+def line(row: dict[str, Any]) -> tuple:
+    found = row["seconds"]
+    return (
+        nbytes(row["nbytes"]),
+        row["nbytes"] // WIDTH[row["dtype"]],
+        time(found["median"]) + " ±" * found["noisy"],
+        f"{time(found['p10'])} to {time(found['p90'])}",
+        f"{count(row['algbw'])}B/s",
+        f"{count(row['busbw'])}B/s",
+        row["ran"],
+    )

@@ -1,0 +1,75 @@
+"""One measured collective as one line of JSON, with its bandwidths by NCCL's definitions."""
+
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from cookbook_lib.commands.output import nbytes as bytes_for_people
+from cookbook_lib.communication.collectives import collective
+from cookbook_lib.measuring import Timing, cpu_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What is timed: a collective over so many ranks of a message of so many bytes."""
+
+    op: str
+    ranks: int
+    dtype: str
+    nbytes: int
+
+
+def title(op: str, nbytes: int) -> str:
+    """How an error names it."""
+    return f"{op} of {bytes_for_people(nbytes)}"
+
+
+def bandwidths(op: str, ranks: int, nbytes: int, seconds: float) -> tuple[float, float]:
+    """algbw and busbw, bytes/s: size over time, and that times the factor of the collective."""
+    return nbytes / seconds, nbytes / seconds * collective(op).bus(ranks)
+
+
+def device_names(device: str) -> list[str]:
+    """Of the devices of this host: its CPU, or each of its GPUs, as its maker prints it."""
+    if device == "cpu":
+        return [cpu_name()]
+    ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True)
+        names = [] if done.returncode else done.stdout.splitlines()
+    except FileNotFoundError:
+        names = []
+    if not names:
+        raise ValueError(
+            f"device is {device!r}, but nvidia-smi finds no GPU here: expected one for each rank, "
+            "or --device cpu"
+        )
+    return [name.strip() for name in names]
+
+
+def row(
+    size: Size, timing: Timing, *, backend: str, ran: str, processes: int, device: str
+) -> dict[str, Any]:
+    """`checked` is written when all proofs have passed, so it is never False.
+
+    ran: what the compiled program or the profile shows; it may differ from what was asked for.
+    """
+    algbw, busbw = bandwidths(size.op, size.ranks, size.nbytes, timing.median)
+    package = backend.split()[0]
+    return {
+        **asdict(size),
+        "backend": backend,
+        "processes": processes,
+        "seconds": timing.json(),
+        "algbw": algbw,
+        "busbw": busbw,
+        "checked": True,
+        "ran": ran,
+        "device": device_names(device)[0],
+        "system": platform.platform(terse=True),
+        "versions": {"python": platform.python_version(), package: version(package)},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

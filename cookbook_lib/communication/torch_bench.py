@@ -1,0 +1,107 @@
+"""Time and prove collectives in torch.distributed: what each rank of `cookbook bench comm` runs."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.profiler import ProfilerActivity, profile
+
+from cookbook_lib.communication.collectives import ROOT, collective
+from cookbook_lib.communication.member import Member
+from cookbook_lib.communication.messages import WIDTH, counted
+from cookbook_lib.communication.proof import ProofError, about_trace, different, traced
+from cookbook_lib.communication.rows import Size, row, title
+from cookbook_lib.communication.sampling import sampled
+from cookbook_lib.communication.torch_ops import Buffers, buffers, run
+from cookbook_lib.communication.torch_ranks import joined
+
+
+def sweep(
+    member: Member, todo: list[tuple[str, int]], dtype: str, device: str, seconds: float
+) -> list[dict[str, Any]]:
+    """A row for each (op, nbytes) of `todo`; rank 0 emits each as it comes."""
+    rows = []
+    with joined(member, device) as here:
+        for op, nbytes in todo:
+            with member.doing(title(op, nbytes)):
+                found = measure(op, nbytes, dtype, here, member, seconds)
+            rows.append(found)
+            member.emit(found)
+    return rows
+
+
+def measure(
+    op: str, nbytes: int, dtype: str, device: torch.device, member: Member, seconds: float
+) -> dict[str, Any]:
+    place = member.place
+    count = counted(collective(op), place.size, nbytes, dtype)
+    size = Size(op=op, ranks=place.size, dtype=dtype, nbytes=count * WIDTH[dtype])
+    b = buffers(op, place.rank, place.size, count, dtype, device)
+    ran = prove_trace(op, b, device)
+    timing = sampled(
+        lambda: call(op, b), lambda: b.refill(op), lambda: barrier(device), slowest(device), seconds
+    )
+    prove_result(b)  # of the last call that was timed, as the clock left it
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    return row(
+        size,
+        timing,
+        backend=f"torch {backend}",
+        ran=ran,
+        processes=place.size,
+        device=device.type,
+    )
+
+
+def call(op: str, b: Buffers) -> None:
+    run(op, b)
+    if b.out.is_cuda:
+        torch.cuda.synchronize()
+
+
+def barrier(device: torch.device) -> None:
+    dist.barrier()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def slowest(device: torch.device):
+    def of(seconds: list[float]) -> list[float]:
+        times = torch.tensor(seconds, dtype=torch.float64, device=device)
+        dist.all_reduce(times, dist.ReduceOp.MAX)
+        return times.tolist()
+
+    return of
+
+
+def prove_trace(op: str, b: Buffers, device: torch.device) -> str:
+    """What the profiler saw this rank do; `ProofError` if that is not the collective."""
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
+    b.refill(op)
+    call(op, b)  # makes the connections
+    b.refill(op)
+    with profile(activities=activities, record_shapes=True) as found:
+        call(op, b)
+    events = traced(found.events())
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    sends, gets = moves(op, b)
+    if complaints := about_trace(op, events, backend, sends, gets):
+        raise ProofError("; ".join(complaints))
+    prove_result(b)
+    return ", ".join(sorted({f"{t.backend}:{t.name}" for t in events}))
+
+
+def moves(op: str, b: Buffers) -> tuple[int, int]:
+    """Numbers that this rank puts into the collective, or sends and gets point to point."""
+    has_part = {"send": (b.rank == 0, b.rank == b.ranks - 1)}.get(op, (b.due is not None,) * 2)
+    if op == "scatter":
+        return b.given.numel() if b.rank == ROOT else 0, 0
+    if op in ("reduce", "gather"):
+        return b.given.numel(), 0
+    return b.given.numel() * has_part[0], b.out.numel() * has_part[1]
+
+
+def prove_result(b: Buffers) -> None:
+    if b.due is not None and not torch.equal(b.out, b.due):
+        got, due = (x.float().cpu().numpy() for x in (b.out, b.due))
+        raise ProofError("; ".join(different(b.rank, got, due)))
