@@ -3,44 +3,43 @@
 from pathlib import Path
 from typing import Any
 
+from cookbook_lib.communication.collectives import collective
+from cookbook_lib.communication.rows import bandwidths
+
 Row = dict[str, Any]
 
-WIRE = {  # busbw over algbw for n ranks, NVIDIA/nccl-tests doc/PERFORMANCE.md
-    "all_reduce": lambda n: 2 * (n - 1) / n,
-    "all_gather": lambda n: (n - 1) / n,
-    "reduce_scatter": lambda n: (n - 1) / n,
-    "all_to_all": lambda n: (n - 1) / n,
-    "gather": lambda n: (n - 1) / n,
-    "scatter": lambda n: (n - 1) / n,
-    "broadcast": lambda n: 1.0,
-    "reduce": lambda n: 1.0,
-    "send_recv": lambda n: 1.0,
-    "send_recv_both": lambda n: 1.0,
-}
 
+def row(
+    backend: str, op: str | None, ranks: int | None, nbytes: int, seconds: float, where: str
+) -> Row:
+    """As `cookbook bench comm` writes it, but for a mean in `seconds`: these tools tell no median.
 
-def row(source: str, op: str | None, ranks: int | None, nbytes: int, seconds: float, where: str):
-    """One measurement; bandwidths follow from the size, by NCCL's definitions.
-
-    nbytes: of the message as nccl-tests counts it: the whole that the ranks share.
+    nbytes: of the message as nccl-tests counts it. where: the line, for errors.
     """
     if op is None or ranks is None:
-        what = "collective" if op is None else "number of ranks"
-        raise ValueError(f"{where}: the {what} is not said in the file, expected it with the file")
-    if op not in WIRE:
-        raise ValueError(f"{where}: op is {op!r}, expected one of {', '.join(WIRE)}")
+        what, flag = ("collective", "op") if op is None else ("number of ranks", "ranks")
+        raise ValueError(f"{where}: the {what} is not in the file, expected it beside it: {flag}")
+    try:
+        collective(op)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     if not 0 < seconds < float("inf"):
         raise ValueError(f"{where}: the time is {seconds:g} s, expected more than 0")
-    algbw = nbytes / seconds
+    algbw, busbw = bandwidths(op, ranks, nbytes, seconds)
     return {
-        "source": source,
         "op": op,
         "ranks": ranks,
         "nbytes": nbytes,
-        "seconds": seconds,
+        "backend": backend,
+        "seconds": {"mean": seconds},
         "algbw": algbw,
-        "busbw": algbw * WIRE[op](ranks),
+        "busbw": busbw,
     }
+
+
+def taken(row: Row) -> float:
+    """Seconds of a row: its median, or the mean where that is all that is known."""
+    return row["seconds"].get("median", row["seconds"].get("mean"))
 
 
 def text_of(path: Path) -> str:

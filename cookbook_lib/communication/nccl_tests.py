@@ -21,8 +21,9 @@ OPS = {  # program -> collective; rccl-tests uses the same names
     "reduce": "reduce",
     "gather": "gather",
     "scatter": "scatter",
-    "sendrecv": "send_recv",
+    "sendrecv": "permute",  # each rank to the next, round a ring
 }
+DTYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "double": "fp64"}
 TAG = re.compile(r"^\s*\[\d+,\d+\]<std\w+>:")  # mpirun --tag-output
 PROGRAM = re.compile(r"\b([a-z_]+)_perf\b")
 RANK = re.compile(r"#\s+Rank\s+(\d+) .*?\bPid\s+(\d+)")
@@ -85,7 +86,7 @@ def measured(where: str, cells: dict[str, list[str]], op: str | None, ranks: int
             time, algbw, busbw = (float(word) for word in words[:3])
             wrong = None if words[3] == "N/A" else int(float(words[3]))
             made = row("nccl-tests", op, ranks, nbytes, 1e-6 * time, where)
-            made |= {"dtype": cells["type"][0], "in_place": i == 1, "wrong": wrong}
+            made |= judged(cells["type"][0], i == 1, wrong)
             for name, said, word in (("algbw", algbw, words[1]), ("busbw", busbw, words[2])):
                 slack = half_a_digit(word) + made[name] / 1e9 * half_a_digit(words[0]) / time
                 if abs(said - made[name] / 1e9) > 1.01 * slack:
@@ -99,6 +100,12 @@ def measured(where: str, cells: dict[str, list[str]], op: str | None, ranks: int
             raise
         raise ValueError(f"{where}: cannot be read as a row of nccl-tests: {error}") from None
     return rows
+
+
+def judged(dtype: str, in_place: bool, wrong: int | None) -> dict[str, Any]:
+    """wrong: numbers that nccl-tests found wrong, None if it did not look (-c 0)."""
+    found = {"dtype": DTYPES.get(dtype, dtype), "in_place": in_place, "wrong": wrong}
+    return found | {"checked": wrong == 0}
 
 
 def half_a_digit(word: str) -> float:
@@ -149,8 +156,4 @@ def json_rows(path: Path, said: dict[str, Any], op: str | None, ranks: int | Non
                         f"{where}: {name} is {bandwidth / 1e9:g}, expected {made[name] / 1e9:g}"
                     )
             wrong = None if body["nwrong"] is None else int(body["nwrong"])
-            yield made | {
-                "dtype": result["type"],
-                "in_place": place == "in_place",
-                "wrong": wrong,
-            }
+            yield made | judged(result["type"], place == "in_place", wrong)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from cookbook_lib.communication.micro import Row, row, text_of
 
-TITLE = re.compile(r"^#?\s*OSU (\w+?)(?:-\w+)? (.*?) ?(?:Latency|Bandwidth)?(?: Test)?(?: v[\d.]+)?$")
+TITLE = re.compile(
+    r"^#?\s*OSU (\w+?)(?:-\w+)? (.*?) ?(?:Latency|Bandwidth)?(?: Test)?(?: v[\d.]+)?$"
+)
 PAIRS = re.compile(r"pairs:\s*(\d+)")
 EACH = "each"  # the printed size is what goes from one rank to one other
 WHOLE = "whole"
 TESTS = {  # what stands in the title -> collective, what the size counts
-    "": ("send_recv", WHOLE),  # OSU halves the round trip itself
-    "Bi-Directional": ("send_recv_both", WHOLE),
-    "Multiple Bandwidth / Message Rate": ("send_recv", WHOLE),
+    "": ("send", WHOLE),  # OSU halves the round trip itself
+    "Bi-Directional": ("exchange", WHOLE),
+    "Multiple Bandwidth / Message Rate": ("send", WHOLE),
     "Allreduce": ("all_reduce", WHOLE),
     "Allgather": ("all_gather", EACH),
     "Reduce_scatter": ("reduce_scatter", WHOLE),
@@ -36,7 +38,7 @@ def osu(path: Path, ranks: int | None = None) -> list[Row]:
     ranks: of the collectives, which OSU does not print; of a point-to-point test it is two. The row
     has OSU's minimum and maximum over the ranks with -f. A bandwidth test has many messages under
     way, so `seconds` of its rows is a message's share, not its latency: `windowed` says so. Of
-    several pairs the row has what each of them gets.
+    several pairs, and of both directions, the row has what each of them gets.
     """
     test, head, pairs, rows = None, None, 1, []
     for number, line in enumerate(text_of(path).splitlines(), 1):
@@ -74,21 +76,24 @@ def measured(where: str, test: tuple[str, str], cells: dict, pairs: int, ranks: 
     op, counts = test
     if not (size := int(cells["Size"])):
         return None
-    if op.startswith("send"):
+    if op in ("send", "exchange"):
         ranks = 2 * pairs
     elif not ranks:
         raise ValueError(f"{where}: OSU does not print the number of ranks, expected it: --ranks")
     nbytes = size * ranks if counts == EACH else size
+    judged = {"checked": cells.get("Validation") == "Pass"}
     if cells.get("Validation", "Pass") != "Pass":
-        raise ValueError(f"{where}: the result was wrong by OSU's own check")
+        raise ValueError(f"{where}: the result is wrong by OSU's own check")
     if latency := [cells[name] for name in MICROSECONDS if name in cells]:
         made = row("osu", op, ranks, nbytes, 1e-6 * float(latency[0]), where)
         for name, column in (("least", "Min Latency(us)"), ("most", "Max Latency(us)")):
             if column in cells:
-                made[name] = 1e-6 * float(cells[column])
-        return made | {"windowed": False}
+                made["seconds"][name] = 1e-6 * float(cells[column])
+        return made | {"windowed": False} | judged
     (bandwidth,) = (cells[name] for name in MEGABYTES if name in cells)
     if not float(bandwidth):
         return None  # 0.00 of a few bytes: nothing can be said
-    each = 1e6 * float(bandwidth) / pairs
-    return row("osu", op, ranks, nbytes, nbytes / each, where) | {"windowed": True}
+    ways = 2 if op == "exchange" else 1  # OSU adds up both
+    each = 1e6 * float(bandwidth) / pairs / ways
+    made = row("osu", op, ranks, nbytes, nbytes / each, where)
+    return made | {"windowed": True} | judged

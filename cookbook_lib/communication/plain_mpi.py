@@ -18,7 +18,7 @@ from cookbook_lib.communication.micro import Row
 from cookbook_lib.communication.osu import osu
 
 TITLES = {
-    "send_recv": "OSU MPI Latency Test",
+    "send": "OSU MPI Latency Test",
     "all_reduce": "OSU MPI Allreduce Latency Test",
     "all_gather": "OSU MPI Allgather Latency Test",
     "reduce_scatter": "OSU MPI Reduce_scatter Latency Test",
@@ -38,8 +38,8 @@ def plain_mpi(
     """
     if op not in TITLES:
         raise ValueError(f"op is {op!r}, expected one of {', '.join(TITLES)}")
-    if op == "send_recv" and ranks != 2:
-        raise ValueError(f"ranks are {ranks}, expected 2 for send_recv")
+    if op == "send" and ranks != 2:
+        raise ValueError(f"ranks are {ranks}, expected 2 for send")
     beside = Path(sys.executable).with_name("mpirun")
     mpirun = str(beside) if beside.exists() else shutil.which("mpirun")
     if not mpirun:
@@ -52,27 +52,32 @@ def plain_mpi(
     command = [mpirun, "--oversubscribe", "-n", str(ranks), *program, *words]
     env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     with tempfile.TemporaryDirectory(prefix="cookbook-mpi-") as folder:
-        out = Path(folder, "osu.txt")
-        with out.open("w") as file:
+        out, log = Path(folder, "osu.txt"), Path(folder, "log")
+        with out.open("w") as file, log.open("w") as errors:
             process = subprocess.Popen(
-                command, env=env, stdout=file, stderr=subprocess.PIPE, start_new_session=True
+                command, env=env, stdout=file, stderr=errors, start_new_session=True
             )
             try:
-                _, said = process.communicate(timeout=limit)
+                process.wait(limit)
             except subprocess.TimeoutExpired:
                 raise ValueError(f"{op} by {ranks} ranks is not done after {limit:g} s") from None
             finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGTERM)  # mpirun passes it on to its ranks
-                    try:
-                        process.wait(5)
-                    except subprocess.TimeoutExpired:
-                        os.killpg(process.pid, signal.SIGKILL)
-                        process.wait()
+                end(process)
         if process.returncode:
-            last = said.decode(errors="replace").strip().splitlines()[-1:]
-            raise ValueError(f"mpirun ended with {process.returncode}: {' '.join(last)}")
-        return [row | {"source": "mpi", "dtype": "float32"} for row in osu(out, ranks)]
+            said = log.read_text(errors="replace").split("\n\n")[0]
+            raise ValueError(f"mpirun ended with {process.returncode}: {' '.join(said.split())}")
+        return [row | {"backend": "mpi", "dtype": "fp32"} for row in osu(out, ranks)]
+
+
+def end(process: subprocess.Popen) -> None:
+    """End mpirun, which ends its ranks; and the ranks too if it does not."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def prepared(op: str, comm: Any, nbytes: int) -> tuple[Callable[[], None], Callable[[], bool]]:
@@ -87,7 +92,7 @@ def prepared(op: str, comm: Any, nbytes: int) -> tuple[Callable[[], None], Calla
     each = count // n
     number = np.arange(count, dtype=np.float32) % 97
     total = sum(range(1, n + 1))
-    if op == "send_recv":
+    if op == "send":
         ours, got = number + me, np.zeros(count, np.float32)
 
         def there_and_back() -> None:
@@ -101,11 +106,15 @@ def prepared(op: str, comm: Any, nbytes: int) -> tuple[Callable[[], None], Calla
         return there_and_back, lambda: bool((got == number + 1 - me).all())
     if op == "all_reduce":
         ours, got = number * (me + 1), np.zeros(count, np.float32)
-        return lambda: comm.Allreduce(ours, got, MPI.SUM), lambda: bool((got == number * total).all())
+        return lambda: comm.Allreduce(ours, got, MPI.SUM), lambda: bool(
+            (got == number * total).all()
+        )
     if op == "reduce_scatter":
         ours, got = number * (me + 1), np.zeros(each, np.float32)
         want = (number * total)[me * each : (me + 1) * each]
-        return lambda: comm.Reduce_scatter_block(ours, got, MPI.SUM), lambda: bool((got == want).all())
+        return lambda: comm.Reduce_scatter_block(ours, got, MPI.SUM), lambda: bool(
+            (got == want).all()
+        )
     if op == "all_gather":
         ours, got = np.full(each, me, np.float32), np.zeros(count, np.float32)
         want = np.repeat(np.arange(n), each)
@@ -139,7 +148,7 @@ def main(op: str, seconds: str, *sizes: str) -> None:
         start = MPI.Wtime()
         for _ in range(calls):
             run()
-        took = 1e6 * (MPI.Wtime() - start) / calls / (2 if op == "send_recv" else 1)
+        took = 1e6 * (MPI.Wtime() - start) / calls / (2 if op == "send" else 1)
         times = comm.gather(took)
         if comm.rank == 0:
             shown = size // comm.size if op in ("all_gather", "all_to_all") else size

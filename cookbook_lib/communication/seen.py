@@ -1,4 +1,4 @@
-"""The collectives that torch ran, from the profiler's trace: which, of how many numbers and bytes."""
+"""The collectives that torch ran, by its profiler: which, of how many numbers and bytes."""
 
 import json
 import tempfile
