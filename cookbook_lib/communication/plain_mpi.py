@@ -31,14 +31,15 @@ HEAD = ("Size", "Avg Latency(us)", "Min Latency(us)", "Max Latency(us)", "Iterat
 def plain_mpi(
     op: str, sizes: Sequence[int], ranks: int = 2, seconds: float = 0.2, limit: float = 60.0
 ) -> list[Row]:
-    """Times of a collective of float32 between processes of this machine, by Open MPI.
+    """Times of collectives of float32 between processes of this machine, by Open MPI.
 
-    sizes: bytes of the message, counted as in `micro.row`. seconds: to spend on each size.
+    op: one, or several with commas. sizes: bytes of the message, counted as in `micro.row`. seconds: to spend on each size.
     limit: seconds for all, then mpirun and its ranks are ended. `ValueError` where MPI is missing.
     """
-    if op not in TITLES:
-        raise ValueError(f"op is {op!r}, expected one of {', '.join(TITLES)}")
-    if op == "send" and ranks != 2:
+    for name in op.split(","):
+        if name not in TITLES:
+            raise ValueError(f"op is {name!r}, expected one of {', '.join(TITLES)}")
+    if "send" in op.split(",") and ranks != 2:
         raise ValueError(f"ranks are {ranks}, expected 2 for send")
     beside = Path(sys.executable).with_name("mpirun")
     mpirun = str(beside) if beside.exists() else shutil.which("mpirun")
@@ -127,14 +128,21 @@ def prepared(op: str, comm: Any, nbytes: int) -> tuple[Callable[[], None], Calla
     return lambda: comm.Bcast(got, 0), lambda: bool((got == number).all())
 
 
-def main(op: str, seconds: str, *sizes: str) -> None:
-    """One rank's part: warm up, agree on a number of calls, time them all at once, as OSU does."""
+def main(ops: str, seconds: str, *sizes: str) -> None:
+    """One rank's part."""
     from mpi4py import MPI
 
-    comm = MPI.COMM_WORLD
+    for op in ops.split(","):
+        measured(op, MPI.COMM_WORLD, float(seconds), [int(size) for size in sizes])
+
+
+def measured(op: str, comm: Any, seconds: float, sizes: list[int]) -> None:
+    """Warm up, agree on a number of calls, time them all at once, as OSU does."""
+    from mpi4py import MPI
+
     if comm.rank == 0:
         print(f"# {TITLES[op]}\n# Size " + "".join(f"{name:>20}" for name in HEAD[1:]))
-    for size in map(int, sizes):
+    for size in sizes:
         run, right = prepared(op, comm, size)
         for _ in range(3):
             run()
@@ -143,7 +151,7 @@ def main(op: str, seconds: str, *sizes: str) -> None:
         start = MPI.Wtime()
         run()
         once = comm.allreduce(MPI.Wtime() - start, MPI.MAX)
-        calls = max(5, min(2000, int(float(seconds) / max(once, 1e-6))))
+        calls = max(5, min(2000, int(seconds / max(once, 1e-6))))
         comm.Barrier()
         start = MPI.Wtime()
         for _ in range(calls):
