@@ -32,6 +32,9 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
         "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
         "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
         "comm": "cookbook_lib.communication.bench:bench_comm",
+        "buckets": "cookbook_lib.benchmarks.buckets:bench_buckets",
+        "overlap": "cookbook_lib.communication.overlap:bench_overlap",
+        "layers": "cookbook_lib.benchmarks.layers:bench_layers",
     },
 }
 

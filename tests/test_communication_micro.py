@@ -237,7 +237,8 @@ def test_what_osu_does_not_print_is_refused_with_its_line(tmp_path, text, said):
 
 def test_plain_mpi_times_each_collective_and_checks_its_result():
     rows = plain_mpi(",".join(TITLES), [64, 4096], ranks=2, seconds=0.01)
-    assert [(row["op"], row["nbytes"]) for row in rows] == [(t, n) for t in TITLES for n in (64, 4096)]
+    due = [(op, nbytes) for op in TITLES for nbytes in (64, 4096)]
+    assert [(row["op"], row["nbytes"]) for row in rows] == due
     assert all(row["checked"] and taken(row) > 0 for row in rows)
 
 

@@ -16,6 +16,7 @@ from cookbook_lib.communication.rounds import rounds
 from cookbook_lib.communication.seen import seen
 from cookbook_lib.communication.torch_bench import barrier, slowest
 from cookbook_lib.communication.torch_ranks import joined
+from cookbook_lib.measuring import Timing
 
 FIRST = 2**20  # bytes of DDP's first bucket: torch.distributed._DEFAULT_FIRST_BUCKET_BYTES, 2.13
 
@@ -84,6 +85,7 @@ def bucket_sweep(
     """Seconds to sum tensors of `sizes` float32 numbers: one by one, all at once, in buckets.
 
     caps: bytes of a bucket. Every way is proved: the trace shows its messages, the sums are right.
+    "copies" is only filling and emptying the buckets of the last cap.
     """
     with joined(member, device) as here:
         numbers = [torch.arange(n, device=here, dtype=torch.float32) % 61 for n in sizes]
@@ -94,7 +96,7 @@ def bucket_sweep(
             "one by one": lambda: one_by_one(tensors),
             "all at once": lambda: all_at_once(tensors),
             **{f"buckets of {cap}": flat.sum for cap, flat in flats.items()},
-            **{f"copies of {cap}": both(flat) for cap, flat in flats.items()},
+            "copies": both(flats[caps[-1]]),
         }
 
         def meet() -> None:
@@ -107,7 +109,7 @@ def bucket_sweep(
             with member.doing(f"summing {len(sizes)} tensors, {name}"):
                 meet()
                 messages[name] = [one.nbytes for one in seen(call)] if device == "cpu" else []
-            if not name.startswith("copies"):
+            if name != "copies":
                 for tensor, x in zip(tensors, numbers, strict=True):
                     if not torch.equal(tensor, x * total):
                         raise ProofError(f"the sums of {name} are wrong")
@@ -130,7 +132,7 @@ def both(flat: Flat):
 
 
 class Squares(nn.Module):
-    """Parameters of given sizes whose gradient is made of themselves: little compute, much to sum."""
+    """Parameters of given sizes that are their own gradients: much to sum for little compute."""
 
     def __init__(self, sizes: Sequence[int]):
         super().__init__()
@@ -143,7 +145,8 @@ class Squares(nn.Module):
 def ddp_step(member: Member, sizes: list[int], caps: list[float], repeats: int) -> list[dict]:
     """A backward pass under DDP, by `bucket_cap_mb`: its buckets as a hook sees them, its seconds.
 
-    alone: the same without summing (`no_sync`). caps: in MiB, as DDP takes them.
+    adds: round by round, what a pass takes beyond one that does not sum (`no_sync`). caps: in MiB,
+    as DDP takes them.
     """
     rows = []
     with joined(member) as here:
@@ -174,6 +177,9 @@ def ddp_step(member: Member, sizes: list[int], caps: list[float], repeats: int) 
                 right = all(torch.equal(p.grad, 2 * p) for p in ddp.parameters())
             if not right:
                 raise ProofError("DDP's gradients are wrong")
+            pairs = zip(timings["together"].samples, timings["alone"].samples, strict=True)
+            more = [max(a - b, 1e-9) for a, b in pairs]
             seconds = {name: timing.json() for name, timing in timings.items()}
-            rows.append({"cap": cap, "buckets": buckets, "seconds": seconds})
+            adds = Timing(samples=more, cold=more[0]).json()
+            rows.append({"cap": cap, "buckets": buckets, "seconds": seconds, "adds": adds})
     return rows

@@ -1,4 +1,4 @@
-"""`cookbook bench overlap`: the part of a collective that compute hides, from four measured times."""
+"""`cookbook bench overlap`: the part of a collective that compute hides, by four measured times."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -85,9 +85,7 @@ def bench_overlap(
     if link and processes < 2:
         raise ValueError("link is given for one process, expected several: it is between them")
     rate = parse("link", link) if link else None
-    row = measured(
-        backend, parse("size", size), devices, processes, rate, device, repeats, timeout
-    )
+    row = measured(backend, parse("size", size), devices, processes, rate, device, repeats, timeout)
     if json:
         return print_json(row)
     shown = {name: took["median"] for name, took in row["seconds"].items()}

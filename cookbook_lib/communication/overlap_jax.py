@@ -1,4 +1,4 @@
-"""How much of a collective hides behind compute in JAX: both in one program, which XLA schedules."""
+"""How much of a collective compute hides in JAX: both in one program, which XLA schedules."""
 
 import jax
 import jax.numpy as jnp

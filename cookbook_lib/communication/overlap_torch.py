@@ -1,4 +1,4 @@
-"""How much of a collective hides behind compute in torch: an asynchronous handle, waited for late."""
+"""How much of a collective compute hides in torch: an asynchronous handle, waited for late."""
 
 import torch
 import torch.distributed as dist

@@ -33,7 +33,8 @@ def plain_mpi(
 ) -> list[Row]:
     """Times of collectives of float32 between processes of this machine, by Open MPI.
 
-    op: one, or several with commas. sizes: bytes of the message, counted as in `micro.row`. seconds: to spend on each size.
+    op: one, or several with commas. sizes: bytes of the message, counted as in `micro.row`.
+    seconds: to spend on each size.
     limit: seconds for all, then mpirun and its ranks are ended. `ValueError` where MPI is missing.
     """
     for name in op.split(","):
