@@ -1,8 +1,10 @@
 """`cookbook bench comm`: time collectives in torch or JAX, and prove each before it is printed."""
 
 import json as codec
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -166,7 +168,21 @@ def run(
     me.on_row = keep
     if where.rank == 0:  # the only one that reads the file
         me.publish("todo", codec.dumps(todo))
-    sweep(me, todo=[tuple(pair) for pair in codec.loads(me.lookup("todo"))], **arguments)
+    with stdout_to_stderr():
+        sweep(me, todo=[tuple(pair) for pair in codec.loads(me.lookup("todo"))], **arguments)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Keep what gloo prints when it connects out of the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:

@@ -187,4 +187,4 @@ def wire(name: str, ranks: int, backend: str) -> float:
     backend: gloo or nccl of torch, cpu or cuda of JAX.
     """
     row = collective(name)
-    return COLLECTIVES[row.runs.get(backend, name)].total(ranks)
+    return float(COLLECTIVES[row.runs.get(backend, name)].total(ranks))

@@ -98,12 +98,14 @@ class Claim:
 
     def about_result(self) -> list[str]:
         row = collective(self.op)
+        count = counted(row, self.ranks, self.nbytes, self.dtype)
+        numbers = inputs(row, self.ranks, count, self.dtype)
         found = []
         for rank, output in self.outputs.items():
-            count = counted(row, self.ranks, self.nbytes, self.dtype)
-            due = row.gets(rank, self.ranks, inputs(row, self.ranks, count, self.dtype))
+            due = row.gets(rank, self.ranks, numbers)
             found += [] if due is None else different(rank, output.ravel(), due)
-        return found
+        more = f", and {len(found) - 1} more ranks have wrong ones" if len(found) > 1 else ""
+        return [found[0] + more] if found else []
 
 
 def different(rank: int, got: np.ndarray, due: np.ndarray) -> list[str]:
@@ -162,7 +164,7 @@ def about_trace(op: str, found: list[Traced], backend: str, sent: int, got: int)
     names = [t.name for t in found]
     if runs in TRACED:
         match = [t for t in found if t.name in TRACED[runs]]
-        due = {"a collective": (sent, match)}
+        due = {"collective": (sent, match)}
     else:
         due = {
             "send": (sent, [t for t in found if t.name.startswith(("send", "coalesced"))]),

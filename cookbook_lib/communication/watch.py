@@ -111,10 +111,15 @@ def failure(ranks: list[Rank]) -> Exception:
             return ValueError(rank.error["error"].partition(": ")[2])
         return told(rank, ranks, rank.error["operation"], rank.error["error"])
     code = rank.process.returncode
+    if code in (
+        -signal.SIGKILL,
+        -signal.SIGTERM,
+    ):  # from outside: its last words have no part in it
+        return told(rank, ranks, rank.operation, f"died of {signal.Signals(-code).name}")
     why = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     lines = rank.log.read_text(errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return told(rank, ranks, rank.operation, f"{why}: {last}" if last else why)
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no word of why")
+    return told(rank, ranks, rank.operation, f"{why}: {last}")
 
 
 def standstill(ranks: list[Rank], late: list[Rank]) -> Exception:
