@@ -74,3 +74,24 @@ def overlap(member: Member, nbytes: int, repeats: int, device: str = "cpu") -> d
 def done(here: torch.device) -> None:
     if here.type == "cuda":
         torch.cuda.synchronize()
+
+
+def launched(member: Member, nbytes: int, repeats: int) -> dict:
+    """Seconds until an asynchronous all-reduce has been launched, and until its result is there."""
+    place, works = member.place, []
+    with joined(member) as here, member.doing("an asynchronous all_reduce"):
+        x = torch.ones(nbytes // 4)
+
+        def launch_only() -> None:
+            works.append(dist.all_reduce(x, async_op=True))
+
+        def meet() -> None:  # off the clock: what was launched is waited for
+            while works:
+                works.pop().wait()
+            x.fill_(place.rank + 1)
+            barrier(here)
+
+        calls = {"launched": launch_only, "done": lambda: dist.all_reduce(x)}
+        timings = rounds(calls, meet, slowest(here), repeats)
+        meet()
+    return {name: timing.json() for name, timing in timings.items()}
