@@ -22,7 +22,7 @@ from cookbook_lib.communication.rows import device_names
 from cookbook_lib.communication.sizes import parse, sizes
 from cookbook_lib.results import append, ready
 
-KEY = ("op", "backend", "ranks", "processes", "dtype", "nbytes", "device")
+KEY = ("op", "backend", "ranks", "processes", "nodes", "dtype", "nbytes", "device")
 NAMES = {  # backend, device -> the backend of a row
     ("torch", "cpu"): "torch gloo",
     ("torch", "cuda"): "torch nccl",
@@ -77,9 +77,11 @@ def bench_comm(
         op, parse("min_bytes", min_bytes), parse("max_bytes", max_bytes), factor, dtype, team.ranks
     )
     rows = ready(out) if out and where.rank == 0 else []
-    key = (NAMES[backend, device], team.ranks, team.processes, dtype, device_names(device)[0])
+    nodes = -(-where.size // where.local_size)
+    key = (NAMES[backend, device], team.ranks, team.processes, nodes, dtype)
+    name = device_names(device)[0]
     held = {tuple(row.get(k) for k in KEY): row for row in rows}
-    known = {(name, size): held.get((name, *key[:4], size, key[4])) for name, size in wanted}
+    known = {(op, size): held.get((op, *key, size, name)) for op, size in wanted}
     todo = [pair for pair, row in known.items() if not row]
 
     def keep(row: dict[str, Any]) -> None:

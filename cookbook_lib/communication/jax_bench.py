@@ -16,6 +16,7 @@ from cookbook_lib.communication.jax_ranks import joined
 from cookbook_lib.communication.member import Member
 from cookbook_lib.communication.messages import WIDTH, counted
 from cookbook_lib.communication.proof import Claim, ProofError, moved
+from cookbook_lib.communication.ranks import Place
 from cookbook_lib.communication.rows import Size, row, title
 from cookbook_lib.communication.sampling import sampled
 
@@ -37,7 +38,7 @@ def sweep(
         meet = barrier(mesh)
         for op, nbytes in todo:
             with member.doing(title(op, nbytes)):
-                found = measure(op, nbytes, dtype, device, mesh, meet, seconds)
+                found = measure(op, nbytes, dtype, device, mesh, meet, member.place, seconds)
             rows.append(found)
             member.emit(found)
     return rows
@@ -50,6 +51,7 @@ def measure(
     device: str,
     mesh: Mesh,
     meet: Callable[[], None],
+    where: Place,
     seconds: float,
 ) -> dict[str, Any]:
     count = counted(collective(op), mesh.size, nbytes, dtype)
@@ -81,7 +83,7 @@ def measure(
         timing,
         backend=f"jax {device}",
         ran=", ".join(found),
-        processes=jax.process_count(),
+        where=where,
         device=device,
     )
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from cookbook_lib.communication.launch import Seat
 
 NAME = re.compile(r"cookbook-(\d+)-\w+")  # of a namespace: the process that made it, and what it is
-BURST = 65536  # bytes that a link lets through at once: one packet of TCP segmentation offload
+BURST = 5e-4  # seconds of a link's rate that may pass at once after a pause: what a timer can keep
+FRAMES = 2 * 1514  # bytes: it must hold a frame of Ethernet
 SUBNET = "10.199.0"  # of namespaces that see nothing else
 
 
@@ -95,7 +96,10 @@ def network(
             ip("-n", space, "addr", "add", f"{SUBNET}.{rank + 1}/24", "dev", "wire")
             ip("-n", space, "link", "set", "lo", "up")
             resolve(space, f"{SUBNET}.{rank + 1}")
-        seats = tuple(seat(space, f"{SUBNET}.{r + 1}") for r, space in enumerate(spaces))
+        seats = tuple(
+            seat(space, f"{SUBNET}.{r + 1}", r % (ranks // nodes), ranks // nodes)
+            for r, space in enumerate(spaces)
+        )
         yield Network(seats=seats, spaces=spaces, switch=switch, nodes=nodes)
     finally:
         for space in (*spaces, switch):
@@ -117,14 +121,21 @@ def shape(space: str, interface: str, rate: float, delay: float = 0.0) -> None:
     if delay:
         tc(space, interface, "root", "handle", "1:", "netem", "delay", f"{delay * 1e6:.0f}us")
         parent = ["parent", "1:1"]
-    queue = max(20 * BURST, int(0.05 * rate))  # bytes that wait: 50 ms, or the start of many flows
-    limits = ["rate", f"{rate * 8:.0f}bit", "burst", f"{BURST}", "limit", f"{queue}"]
+    burst = max(FRAMES, int(BURST * rate))
+    queue = max(2**20, int(0.05 * rate))  # bytes that wait: 50 ms, or the start of many flows
+    limits = ["rate", f"{rate * 8:.0f}bit", "burst", f"{burst}", "limit", f"{queue}"]
     tc(space, interface, *parent, "tbf", *limits)
 
 
-def seat(space: str, address: str) -> Seat:
-    only = {"GLOO_SOCKET_IFNAME": "wire", "NCCL_SOCKET_IFNAME": "wire"}
-    return Seat(prefix=("ip", "netns", "exec", space), env=only, address=address)
+def seat(space: str, address: str, local: int, beside: int) -> Seat:
+    """Rank `local` of `beside` ranks of its node."""
+    env = {
+        "GLOO_SOCKET_IFNAME": "wire",
+        "NCCL_SOCKET_IFNAME": "wire",
+        "COOKBOOK_LOCAL_RANK": str(local),
+        "COOKBOOK_LOCAL_SIZE": str(beside),
+    }
+    return Seat(prefix=("ip", "netns", "exec", space), env=env, address=address)
 
 
 def resolve(space: str, address: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cookbook_lib.commands.output import nbytes as bytes_for_people
 from cookbook_lib.communication.collectives import collective
+from cookbook_lib.communication.ranks import Place
 from cookbook_lib.measuring import Timing, cpu_name
 
 
@@ -51,7 +52,7 @@ def device_names(device: str) -> list[str]:
 
 
 def row(
-    size: Size, timing: Timing, *, backend: str, ran: str, processes: int, device: str
+    size: Size, timing: Timing, *, backend: str, ran: str, where: Place, device: str
 ) -> dict[str, Any]:
     """`checked` is written when all proofs have passed, so it is never False.
 
@@ -62,7 +63,8 @@ def row(
     return {
         **asdict(size),
         "backend": backend,
-        "processes": processes,
+        "processes": where.size,
+        "nodes": -(-where.size // where.local_size),
         "seconds": timing.json(),
         "algbw": algbw,
         "busbw": busbw,

@@ -48,7 +48,7 @@ def measure(
         timing,
         backend=f"torch {backend}",
         ran=ran,
-        processes=place.size,
+        where=place,
         device=device.type,
     )
 

@@ -60,13 +60,13 @@ def run(name: str, b: Buffers) -> None:
 
 
 def p2p(*moves: tuple[int, Tensor, int, Tensor]) -> None:
-    """Post sends and receives at once, and wait for them: (to, what, from, where)."""
-    works = []
-    for to, what, source, where in moves:
-        works += [
-            dist.P2POp(dist.isend, what, to),
-            dist.P2POp(dist.irecv, where, source),
-        ]
+    """Post receives and sends, and wait for them: (to, what, from, where).
+
+    Receives first: gloo announces each to its sender over the connection that a large message of
+    its own may have filled by then, and the two directions would take turns.
+    """
+    works = [dist.P2POp(dist.irecv, where, source) for _, _, source, where in moves]
+    works += [dist.P2POp(dist.isend, what, to) for to, what, _, _ in moves]
     for work in dist.batch_isend_irecv(works):
         work.wait()
 

@@ -1,0 +1,133 @@
+"""Alpha and beta: the seconds of a step and the bytes/s of a link, fitted to measured collectives.
+
+An algorithm sends its message in `steps` messages one after the other, and so puts `volume` times
+the message on the busiest link: t = alpha steps + S volume / beta. Formulas of Thakur, Rabenseifner
+and Gropp, "Optimization of Collective Communication Operations in MPICH" (2005), sections 3 and 4,
+for n ranks; lg n is rounded up.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+HUBER = 1.345  # standard deviations beyond which a point pulls no harder: 95% efficient if Gaussian
+ROUNDS = 50  # of reweighting
+
+
+def lg(n: int) -> int:
+    return (n - 1).bit_length()
+
+
+# collective -> algorithm -> n -> (steps, volume); the first is what rings and pairs do
+ALGORITHMS: Mapping[str, Mapping[str, Callable[[int], tuple[float, float]]]] = {
+    "all_reduce": {
+        "ring": lambda n: (2 * (n - 1), 2 * (n - 1) / n),
+        "tree": lambda n: (2 * lg(n), 2 * lg(n)),  # reduce, then broadcast
+        "recursive doubling": lambda n: (lg(n), lg(n)),
+    },
+    "all_gather": {
+        "ring": lambda n: (n - 1, (n - 1) / n),
+        "recursive doubling": lambda n: (lg(n), (n - 1) / n),
+    },
+    "reduce_scatter": {
+        "ring": lambda n: (n - 1, (n - 1) / n),
+        "recursive halving": lambda n: (lg(n), (n - 1) / n),
+    },
+    "all_to_all": {"pairs": lambda n: (n - 1, (n - 1) / n)},
+    "broadcast": {
+        "ring": lambda n: (n - 1, 1),  # in many small pieces
+        "tree": lambda n: (lg(n), lg(n)),
+    },
+    "reduce": {
+        "ring": lambda n: (n - 1, 1),
+        "tree": lambda n: (lg(n), lg(n)),
+    },
+    "scatter": {"pairs": lambda n: (n - 1, (n - 1) / n)},
+    "gather": {"pairs": lambda n: (n - 1, (n - 1) / n)},
+    **{name: {"pairs": lambda n: (1, 1)} for name in ("send", "exchange", "permute", "halo")},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """alpha in seconds, beta in bytes/s; residual: the median of |measured / fitted - 1|."""
+
+    alpha: float
+    beta: float
+    residual: float
+    points: int
+    algorithm: str = ""
+
+    def seconds(self, steps: float, volume: float, nbytes: float) -> float:
+        return self.alpha * steps + volume * nbytes / self.beta
+
+
+def fit(rows: Sequence[Mapping[str, Any]], algorithms: Mapping[str, str] | None = None) -> Fit:
+    """One alpha and one beta for all of these rows, whose errors are relative.
+
+    algorithms: collective -> its algorithm; by default the first of the table, and that of the
+    collective that ran instead, if the row says so. Points far off pull no harder than others
+    (Huber's weights). `ValueError` if the rows cannot tell alpha from beta.
+    """
+    terms = np.array([work(row, algorithms or {}) for row in rows], dtype=float).reshape(-1, 2)
+    times = np.array([row["seconds"]["median"] for row in rows], dtype=float)
+    if len(rows) < 3 or np.linalg.matrix_rank(terms / np.maximum(terms.max(0), 1e-300)) < 2:
+        raise ValueError(
+            f"rows are {len(rows)} of too few sizes, expected at least three, small and large"
+        )
+    scaled = terms / times[:, None]  # relative errors: each point wants scaled @ x == 1
+    weights = np.ones(len(rows))
+    for _ in range(ROUNDS):
+        x = positive(scaled * weights[:, None], weights)
+        off = np.abs(scaled @ x - 1)
+        scale = 1.4826 * np.median(off)
+        weights = np.sqrt(np.minimum(1, HUBER * scale / np.maximum(off, 1e-300)))
+    alpha, inverse = x
+    return Fit(
+        alpha=float(alpha),
+        beta=float(1 / inverse),
+        residual=float(np.median(off)),
+        points=len(rows),
+    )
+
+
+def positive(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Least squares of two unknowns, of which alpha is not negative and 1 / beta is above 0."""
+    x = np.linalg.lstsq(a, b, rcond=None)[0]
+    if x[0] < 0:
+        x = np.array([0.0, (a[:, 1] @ b) / (a[:, 1] @ a[:, 1])])
+    if x[1] <= 0:
+        raise ValueError("seconds do not grow with the message, expected larger messages to fit")
+    return x
+
+
+def work(row: Mapping[str, Any], algorithms: Mapping[str, str]) -> tuple[float, float]:
+    """Steps, and bytes on the busiest link, of one row.
+
+    What ran counts, not what was asked for: the last word of `ran` without its backend, if it is a
+    collective of the table. XLA on CPUs sends four bytes for each number of two.
+    """
+    ran, _, dtype = str(row.get("ran", "")).rpartition(":")[2].partition(" ")
+    op = ran if row["op"] == "reduce_scatter" and ran == "all_reduce" else row["op"]
+    op = ran if ran == "all_reduce" and row["op"] in ("broadcast", "reduce") else op
+    table = ALGORITHMS[op]
+    steps, volume = table[algorithms.get(op, next(iter(table)))](row["ranks"])
+    wider = 2 if dtype == "f32" and row["dtype"] in ("bf16", "fp16") else 1
+    return steps, volume * row["nbytes"] * wider
+
+
+def best(rows: Sequence[Mapping[str, Any]]) -> Fit:
+    """Of one collective: the algorithm whose formula fits best; several n are needed to tell."""
+    (op,) = {row["op"] for row in rows}
+    fits = [Fit(**(asdict(fit(rows, {op: name})) | {"algorithm": name})) for name in ALGORITHMS[op]]
+    return min(fits, key=lambda f: f.residual)
+
+
+def tiers(rows: Iterable[Mapping[str, Any]]) -> dict[str, Fit]:
+    """A fit of all rows inside a node, "near", and one of all rows over several, "far"."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault("near" if row["nodes"] == 1 else "far", []).append(row)
+    return {tier: fit(group) for tier, group in sorted(found.items(), reverse=True)}
