@@ -43,6 +43,7 @@ from cookbook_lib.calculators.presets import preset
 from cookbook_lib.commands.output import nbytes as size
 from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication import compiled, fusion, jax_bench, overlap_torch, torch_bench
+from cookbook_lib.communication.fit import fit
 from cookbook_lib.communication.launch import launch
 from cookbook_lib.communication.layers import over, slowest_of, walk
 from cookbook_lib.communication.links import missing
@@ -180,19 +181,19 @@ table(
 # %% [markdown]
 # ## Many small tensors, or one bucket
 #
-# A message costs $t = \alpha + \beta S$. A hundred small ones pay $\alpha$ a hundred times. The
-# curve of single messages predicts what one bucket saves; then it is measured, and the profiler's
-# trace counts the messages.
+# A message costs $t = 2\alpha + S / \beta$ between two ranks. A hundred small ones pay the
+# $\alpha$ a hundred times. The line fitted to single messages predicts what one bucket saves; then
+# it is measured, and the profiler's trace counts the messages.
 
 # %%
 tensors, each = 100, 1000
 task = {"sizes": [each] * tensors, "caps": [2**16, 2**30], "repeats": 7}
 ways = launch(fusion.bucket_sweep, RANKS, task)[0]
 took = {row["how"]: row["seconds"]["median"] for row in ways}
-near = {n: taken(row) for n, row in zip(sizes, gloo, strict=True)}
-predicted = tensors * near[4096] / near[262144]  # the sizes next to 4 kB and to 400 kB
+line = fit(gloo)  # alpha and beta; a ring of two takes two steps, and sends the message once
+predicted = tensors * line.seconds(2, 1, 4 * each) / line.seconds(2, 1, 4 * each * tensors)
 ratio = took["one by one"] / took[f"buckets of {2**30}"]
-print(f"one bucket is {ratio:.1f} times as fast; the curve of single messages says {predicted:.1f}")
+print(f"one bucket is {ratio:.1f} times as fast; the fitted line says {predicted:.1f}")
 assert ratio > 3
 assert [len(row["messages"]) for row in ways[:4]] == [tensors, tensors, 6, 1]
 table(
@@ -369,17 +370,15 @@ table(rows)
 # %% [markdown]
 # ## Exercises
 #
-# **1.** How large must a bucket be so that latency is at most a tenth of its time? Take $\alpha$
-# and $\beta$ of gloo from the curve above: from the smallest and the largest message.
+# **1.** How large must a bucket be so that latency is at most a tenth of its time? Take the
+# $\alpha$ and $\beta$ that were fitted to gloo's curve.
 
 # %% tags=["answer"]
-alpha = taken(gloo[0])
-beta = (taken(gloo[-1]) - alpha) / (sizes[-1] - sizes[0])
-least = 9 * alpha / beta  # alpha <= 0.1 (alpha + beta S)
-print(f"α {time(alpha)}, 1/β {1 / beta / 1e9:.2f} GB/s: buckets of at least {size(least)}")
-share = alpha / (alpha + beta * least)
-print(f"DDP's default of 25 MiB would spend {alpha / (alpha + beta * 25 * 2**20):.2%} on latency")
-assert abs(share - 0.1) < 1e-9
+least = 9 * 2 * line.alpha * line.beta  # 2 alpha <= 0.1 (2 alpha + S / beta)
+print(f"α {time(line.alpha)}, β {line.beta / 1e9:.2f} GB/s: buckets of at least {size(least)}")
+share = 2 * line.alpha / line.seconds(2, 1, 25 * 2**20)
+print(f"DDP's default of 25 MiB would spend {share:.2%} on latency")
+assert abs(2 * line.alpha / line.seconds(2, 1, least) - 0.1) < 1e-9
 
 # %% [markdown]
 # **2.** Zamba2-1.2B is trained on 8 GPUs with 4 sequences of 4096 tokens. How many messages and

@@ -1,6 +1,6 @@
 """`cookbook bench buckets`: the gradients of a model's layers, summed one by one and in buckets."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,7 +36,7 @@ def bench_buckets(
     size: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "4Ki",
     caps: Annotated[str, tyro.conf.arg(metavar="SIZES")] = "64Ki,1Mi,25Mi",
     devices: int = 2,
-    device: str = "cpu",
+    device: Literal["cpu", "cuda"] = "cpu",
     repeats: int = 9,
     timeout: float = LIMIT,
     json: bool = False,

@@ -11,7 +11,6 @@ from cookbook_lib.commands.output import print_json, print_table
 from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication.collectives import collective
 from cookbook_lib.communication.fusion import bucket_sweep, ddp_step
-from cookbook_lib.communication.jax_bench import sweep as jax_sweep
 from cookbook_lib.communication.launch import launch
 from cookbook_lib.communication.layers import Layer, layer, memory, slowest_of, walk
 from cookbook_lib.communication.member import LIMIT
@@ -105,6 +104,8 @@ def measured(
     timeout: float,
 ) -> list[Layer]:
     """Every layer, from the lowest; sizes: numbers of float32 in each gradient."""
+    from cookbook_lib.communication.jax_bench import sweep as jax_sweep
+
     op, nbytes = "all_reduce", 4 * sum(sizes)
     found = []
     if rate:
