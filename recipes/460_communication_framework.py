@@ -291,6 +291,7 @@ program = launch(
     todo | {"todo": [("all_reduce", 4096)], "dtype": "bf16"} | {"seconds": 0.05},
 )
 print("what XLA for CPUs runs for a bf16 sum:", program[0][0]["ran"])
+assert program[0][0]["ran"] == "all_reduce f32"
 table(
     [
         {
@@ -306,9 +307,9 @@ table(
 
 # %% [markdown]
 # gloo sends bf16 and rounds after each addition: that explains every number. Two ranks add once,
-# so the two are the same, and a test with two ranks cannot see the difference. The error grows
-# with the ranks; in float32, rounded at the end, it does not. XLA's name above says what travels
-# there: it may convert.
+# so both columns agree, and a test with two ranks cannot see the difference. The error grows with
+# the ranks; in float32, rounded at the end, it does not. XLA for CPUs converts: its program sums
+# float32, which is as exact and sends twice the bytes.
 #
 # ## What can hide
 #
@@ -333,12 +334,14 @@ for backend in ("torch", "jax"):
 table(rows)
 
 # %% [markdown]
-# Through memory, the sum *is* compute: gloo's threads copy and add on the cores that the products
-# need, so what is hidden is small, or below 0 where both slow down. Through a slow link most of
-# the time is waiting, and torch's handle lets part of it pass beside the products. JAX's program
-# for CPUs holds one `all-reduce` that does not start and end apart, so it waits whatever the link.
-# For GPUs XLA splits it into `all-reduce-start` and `-done`, and its latency-hiding scheduler
-# (`--xla_gpu_enable_latency_hiding_scheduler=true`) moves compute in between.
+# Through memory the sum *is* compute: gloo's threads copy and add on the cores that the products
+# need, so how much hides changes from run to run, and is below 0 where both slow down. Through a
+# slow link most of the time is waiting, and torch's handle lets part of it pass beside the
+# products. JAX's program for CPUs holds one `all-reduce`, which does not start and end apart: it
+# waits whatever the link. For GPUs XLA has an `all-reduce-start` and a `-done`, and its
+# latency-hiding scheduler (`--xla_gpu_enable_latency_hiding_scheduler=true` in `XLA_FLAGS`, see
+# [GPU performance tips](https://docs.jax.dev/en/latest/gpu_performance_tips.html)) moves compute
+# between them.
 #
 # ## Steps of real layers
 #

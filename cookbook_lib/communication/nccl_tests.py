@@ -25,7 +25,7 @@ OPS = {  # program -> collective; rccl-tests uses the same names
 }
 DTYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "double": "fp64"}
 TAG = re.compile(r"^\s*\[\d+,\d+\]<std\w+>:")  # mpirun --tag-output
-PROGRAM = re.compile(r"\b([a-z_]+)_perf\b")
+PROGRAM = re.compile(r"\b([a-z_]+?)_perf(?:_mpi)?\b")
 RANK = re.compile(r"#\s+Rank\s+(\d+) .*?\bPid\s+(\d+)")
 AVERAGE = re.compile(r"#\s*Avg bus bandwidth\s*:\s*([\d.e+-]+)")
 
