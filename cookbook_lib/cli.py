@@ -21,6 +21,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "plan": "cookbook_lib.commands.plan:plan",
     "lint": "cookbook_lib.commands.lint:lint",
     "scaling": "cookbook_lib.commands.scaling:scaling",
+    "links": "cookbook_lib.communication.fitting:links",
     "tokens": "cookbook_lib.commands.tokens:tokens",
     "data": "cookbook_lib.commands.data:data",
     "generate": "cookbook_lib.commands.generate:generate",

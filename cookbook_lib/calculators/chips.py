@@ -19,7 +19,9 @@ class Chip:
 
     flops: dense products of bf16 or fp16 with sums in fp32. `fp8`, `int8`, `fp4`, `int4`: dense
     products in that dtype where it is faster. link: bytes/s of each GPU, one way, to the others in
-    its node of `node` GPUs. network: the same to other nodes. power: the limit of the whole board.
+    its node of `node` GPUs. network: the same to other nodes. link_delay, network_delay: seconds
+    that each message takes beside its bytes; 0 where only rates are known. power: the limit of the
+    whole board.
     estimate: what is not the vendor's own number; empty if all are.
     """
 
@@ -35,6 +37,8 @@ class Chip:
     power: int | float | None = None
     link: float | None = None
     network: float | None = None
+    link_delay: float = 0.0
+    network_delay: float = 0.0
     node: int = 1
     estimate: str = ""
 

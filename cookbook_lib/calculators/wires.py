@@ -2,7 +2,8 @@
 
 A message is the whole tensor that the ranks of a group share; in an all-to-all what one rank has.
 By the ring each of n ranks then sends 2 (n - 1) / n of it to all-reduce and (n - 1) / n to
-reduce-scatter, to gather or to exchange. Latencies are left out, as if messages were large.
+reduce-scatter, to gather or to exchange, in 2 (n - 1) and n - 1 steps. What a step takes beside its
+bytes is a delay of the chip's links, which is 0 unless it was measured (`cookbook links`).
 """
 
 from typing import NamedTuple
@@ -15,6 +16,13 @@ SENT = {  # part of the message that each of n ranks sends
     "all-gather": lambda n: (n - 1) / n,
     "all-to-all": lambda n: (n - 1) / n,
     "send": lambda n: 1.0,
+}
+STEPS = {  # messages one after the other, each of an n-th; a send is one
+    "all-reduce": lambda n: 2 * (n - 1),
+    "reduce-scatter": lambda n: n - 1,
+    "all-gather": lambda n: n - 1,
+    "all-to-all": lambda n: n - 1,
+    "send": lambda n: 1,
 }
 
 
@@ -44,11 +52,16 @@ class Collective(NamedTuple):
         return max(1, min(self.ranks, chip.node // self.stride))
 
     def seconds(self, chip: Chip) -> float:
-        """At the links' peak: that of the node, or the network if the group spans several nodes.
+        """At the links' peak, and their delays: of the node, or of the network if it spans several.
 
         A ring over several nodes has as many lanes as the group has ranks, and so cards, in a node.
         """
         near = self.near(chip)
+        delay = chip.link_delay if near == self.ranks else chip.network_delay
+        return self.times * STEPS[self.kind](self.ranks) * delay + self.moving(chip, near)
+
+    def moving(self, chip: Chip, near: int) -> float:
+        """Seconds of the bytes alone."""
         if near == self.ranks:
             return self.sent / rate(chip, "link")
         network = rate(chip, "network")

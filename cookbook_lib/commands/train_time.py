@@ -1,7 +1,9 @@
 """`cookbook train-time`: how long a training run takes, and what it costs."""
 
+import json as codec
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -32,6 +34,7 @@ def train_time(
     mfu: float | None = None,
     link: float | None = None,
     network: float | None = None,
+    links: Path | None = None,
     price: float | None = None,
     recompute: Literal["none", "selective", "full"] = "none",
     attention: Literal["dense", "causal"] = "causal",
@@ -56,6 +59,7 @@ def train_time(
         mfu: part of the peak that the run reaches, if known; otherwise its upper bound is taken
         link: bytes/s of each GPU, one way, to others in its node, if not the chip's own
         network: the same to GPUs in other nodes
+        links: a file of `cookbook links`: both rates as measured, and what each message takes more
         price: of a GPU hour
         recompute: in the backward pass: nothing, what is light, or whole layers
         attention: count every query with every key, or only with those it sees
@@ -78,7 +82,7 @@ def train_time(
     for name, rate in rates.items():
         if not 1 <= rate < inf:
             raise ValueError(f"{name} is {rate:g}, expected a number of bytes/s, 1 or more")
-    device = replace(chip_named(chip), **rates)
+    device = replace(chip_named(chip), **((measured(links) if links else {}) | rates))
     report = train_report(
         presets.resolve(model),
         device,
@@ -101,6 +105,24 @@ def train_time(
         print_table("what goes over the wires", head, [line(c) for c in wires])
     for name, text in summary(report).items():
         print(f"{name:>18}  {text}")
+
+
+def measured(links: Path) -> dict[str, float]:
+    """Fields of a chip from a fit of measured collectives; `ValueError` if the file holds none."""
+    names = {"near": "link", "far": "network"}
+    try:
+        tiers = codec.loads(links.read_text())["tiers"]
+        found = {names[tier]: float(fit["beta"]) for tier, fit in tiers.items()}
+        delays = {f"{names[tier]}_delay": float(fit["alpha"]) for tier, fit in tiers.items()}
+    except OSError as error:
+        raise ValueError(f"links is {links}, which cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"links is {links}, expected a file that `cookbook links` wrote") from None
+    if not all(0 < rate < inf for rate in found.values()) or not all(
+        0 <= delay < inf for delay in delays.values()
+    ):
+        raise ValueError(f"links is {links}, expected rates above 0 and delays of 0 or more in it")
+    return found | delays
 
 
 def line(c: dict[str, Any]) -> tuple:

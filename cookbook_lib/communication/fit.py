@@ -7,7 +7,8 @@ for n ranks; lg n is rounded up.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Callable[[int], tuple[float, float]]]] = {
         "ring": lambda n: (2 * (n - 1), 2 * (n - 1) / n),
         "tree": lambda n: (2 * lg(n), 2 * lg(n)),  # reduce, then broadcast
         "recursive doubling": lambda n: (lg(n), lg(n)),
+        "halving and doubling": lambda n: (2 * lg(n), 2 * (n - 1) / n),
     },
     "all_gather": {
         "ring": lambda n: (n - 1, (n - 1) / n),
@@ -39,10 +41,12 @@ ALGORITHMS: Mapping[str, Mapping[str, Callable[[int], tuple[float, float]]]] = {
     "broadcast": {
         "ring": lambda n: (n - 1, 1),  # in many small pieces
         "tree": lambda n: (lg(n), lg(n)),
+        "scatter, then gather": lambda n: (lg(n) + n - 1, 2 * (n - 1) / n),
     },
     "reduce": {
         "ring": lambda n: (n - 1, 1),
         "tree": lambda n: (lg(n), lg(n)),
+        "scatter, then gather": lambda n: (2 * (n - 1), 2 * (n - 1) / n),
     },
     "scatter": {"pairs": lambda n: (n - 1, (n - 1) / n)},
     "gather": {"pairs": lambda n: (n - 1, (n - 1) / n)},
@@ -67,9 +71,8 @@ class Fit:
 def fit(rows: Sequence[Mapping[str, Any]], algorithms: Mapping[str, str] | None = None) -> Fit:
     """One alpha and one beta for all of these rows, whose errors are relative.
 
-    algorithms: collective -> its algorithm; by default the first of the table, and that of the
-    collective that ran instead, if the row says so. Points far off pull no harder than others
-    (Huber's weights). `ValueError` if the rows cannot tell alpha from beta.
+    algorithms: collective -> its algorithm; by default the first of the table. Points far off pull
+    no harder than others (Huber's weights). `ValueError` if the rows cannot tell alpha from beta.
     """
     terms = np.array([work(row, algorithms or {}) for row in rows], dtype=float).reshape(-1, 2)
     times = np.array([row["seconds"]["median"] for row in rows], dtype=float)
@@ -106,28 +109,43 @@ def positive(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def work(row: Mapping[str, Any], algorithms: Mapping[str, str]) -> tuple[float, float]:
     """Steps, and bytes on the busiest link, of one row.
 
-    What ran counts, not what was asked for: the last word of `ran` without its backend, if it is a
-    collective of the table. XLA on CPUs sends four bytes for each number of two.
+    XLA on CPUs sends four bytes for each number of two; `ran` says so.
     """
-    ran, _, dtype = str(row.get("ran", "")).rpartition(":")[2].partition(" ")
-    op = ran if row["op"] == "reduce_scatter" and ran == "all_reduce" else row["op"]
-    op = ran if ran == "all_reduce" and row["op"] in ("broadcast", "reduce") else op
-    table = ALGORITHMS[op]
-    steps, volume = table[algorithms.get(op, next(iter(table)))](row["ranks"])
-    wider = 2 if dtype == "f32" and row["dtype"] in ("bf16", "fp16") else 1
+    table = ALGORITHMS[ran(row)]
+    steps, volume = table[algorithms.get(row["op"], next(iter(table)))](row["ranks"])
+    wider = 2 if row["ran"].endswith(" f32") and row["dtype"] in ("bf16", "fp16") else 1
     return steps, volume * row["nbytes"] * wider
+
+
+def ran(row: Mapping[str, Any]) -> str:
+    """The collective of the table that the proof saw, which need not be the one asked for."""
+    return "all_reduce" if "all_reduce" in row["ran"] else row["op"]
 
 
 def best(rows: Sequence[Mapping[str, Any]]) -> Fit:
     """Of one collective: the algorithm whose formula fits best; several n are needed to tell."""
-    (op,) = {row["op"] for row in rows}
-    fits = [Fit(**(asdict(fit(rows, {op: name})) | {"algorithm": name})) for name in ALGORITHMS[op]]
+    (op,), (real,) = {row["op"] for row in rows}, {ran(row) for row in rows}
+    fits = [replace(fit(rows, {op: name}), algorithm=name) for name in ALGORITHMS[real]]
     return min(fits, key=lambda f: f.residual)
 
 
 def tiers(rows: Iterable[Mapping[str, Any]]) -> dict[str, Fit]:
-    """A fit of all rows inside a node, "near", and one of all rows over several, "far"."""
+    """One fit of all rows inside a node, "near", and one of all over several, "far".
+
+    Each collective by the algorithm that fits it best alone, if its rows can tell.
+    """
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         found.setdefault("near" if row["nodes"] == 1 else "far", []).append(row)
-    return {tier: fit(group) for tier, group in sorted(found.items(), reverse=True)}
+    return {
+        tier: fit(group, algorithms(group)) for tier, group in sorted(found.items(), reverse=True)
+    }
+
+
+def algorithms(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Collective -> the algorithm that fits its rows best, where they tell alpha from beta."""
+    found = {}
+    for op in {row["op"] for row in rows}:
+        with suppress(ValueError):
+            found[op] = best([row for row in rows if row["op"] == op]).algorithm
+    return found
