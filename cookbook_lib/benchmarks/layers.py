@@ -132,7 +132,8 @@ def measured(
     by_name = {row["how"]: row for row in ways}
     found.append(layer("tensors", "one call each", by_name["one by one"]["seconds"], "torch"))
     bucketed = by_name[f"buckets of {CAP}"]
-    what = f"{len(bucketed['messages'])} buckets, filled and emptied"
+    many = len(bucketed["messages"])
+    what = f"{many} bucket{'s' * (many > 1)}, filled and emptied"
     found.append(layer("buckets", what, bucketed["seconds"], "torch"))
     (ddp,) = launch(ddp_step, ranks, given_sizes | {"caps": [CAP / 2**20]}, limit=timeout)[0]
     found.append(layer("DDP", "what summing adds to a backward pass", ddp["adds"], "buckets"))
