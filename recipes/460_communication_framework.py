@@ -44,7 +44,7 @@ from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication import compiled, fusion, jax_bench, overlap_torch, torch_bench
 from cookbook_lib.communication.fit import fit
 from cookbook_lib.communication.launch import launch
-from cookbook_lib.communication.layers import over, slowest_of, walk
+from cookbook_lib.communication.layers import LITTLE, SLOW, over, slowest_of, walk
 from cookbook_lib.communication.links import missing
 from cookbook_lib.communication.micro import taken
 from cookbook_lib.communication.nccl_tests import nccl_tests
@@ -138,8 +138,9 @@ overheads = {n: {} for n in sizes}
 for rows in (gloo, jax):
     for row in over(mpi, rows):
         overheads[row["nbytes"]] |= {"MPI": time(row["below"])}
-        overheads[row["nbytes"]] |= {row["backend"]: time(row["overhead"])}
-        overheads[row["nbytes"]] |= {f"{row['backend'].split()[0]} / MPI": f"{row['ratio']:.1f}"}
+        by = row["backend"].split()[0]
+        overheads[row["nbytes"]] |= {f"{by} adds": time(row["overhead"])}
+        overheads[row["nbytes"]] |= {f"{by} / MPI": f"{row['ratio']:.1f}"}
 ratios = [taken(row) / taken(below) for row, below in zip(gloo, mpi, strict=True)]
 assert ratios[0] > 1 and ratios[0] > ratios[-1]  # what a call costs, and what the bytes cost
 table([{"size": size(n)} | cells for n, cells in overheads.items()])
@@ -154,15 +155,16 @@ table([{"size": size(n)} | cells for n, cells in overheads.items()])
 #
 # Now upwards, with the gradients of one Mamba-2 layer. The least is what the memory needs to copy
 # the bytes that the busiest link would carry. Each layer is compared with the one that it stands
-# on, by a rule: up to 1.25 times its seconds is *little*, above 2 is *slow*, and *noisy* says that
-# the measured intervals allow another word. `cookbook bench layers` prints this for any model;
-# `--micro FILE` takes nccl-tests or OSU as the layer below, `--link` the rate of a link.
+# on, by a rule with two limits: how many times its seconds are *little*, and from where it is
+# *slow*; *noisy* says that the measured intervals allow another word. `cookbook bench layers`
+# prints this for any model; `--micro FILE` takes nccl-tests or OSU as the layer below, `--link` a
+# link's rate.
 
 # %%
 gradients = gradient_sizes("mamba2-130m", 1)
 found = walk(layer_bench.measured(gradients, RANKS, None, None, 5, 0.3, 60.0))
-print(f"{len(gradients)} gradients, {size(4 * sum(gradients))}; the most is added by:", end=" ")
-print(slowest_of(found))
+print(f"{len(gradients)} gradients, {size(4 * sum(gradients))}; the rule: little up to", end=" ")
+print(f"{LITTLE} times, slow above {SLOW:g} times; the most is added by: {slowest_of(found)}")
 assert [row["layer"] for row in found[:2]] == ["hardware", "micro"]
 assert all(row["ratio"] > 0 for row in found[1:])
 table(
@@ -250,9 +252,7 @@ rows = [("torch", row) for row in launch(compiled.in_torch, RANKS, task)[0]]
 rows += [("JAX", row) for row in launch(compiled.in_jax, RANKS, task)[0]]
 messages = {row["how"]: len(row["messages"]) for _, row in rows}
 assert messages == {"eager": 30, "compiled": 30, "a program each": 30, "one program": 1}
-print(
-    "a CUDA graph, which launches all of them at once:", compiled.why_no_graph() or "possible here"
-)
+print("as a CUDA graph:", compiled.why_no_graph() or "possible here")
 table(
     [
         {

@@ -31,3 +31,9 @@ def test_in_bf16_the_trace_holds_the_collectives_that_the_calculators_count(rank
     assert due
     for rows in ranks:
         assert sorted(of(rows, layer, way, "bf16")["trace"]) == due
+
+
+def test_more_ranks_than_key_heads_are_refused():
+    given = {"layers": ["mamba2"], "ways": ["tp"], "dtypes": ["fp64"]}
+    with pytest.raises(ValueError, match="ranks is 3, expected 2 for tp"):
+        launch(parallel_steps, 3, given)

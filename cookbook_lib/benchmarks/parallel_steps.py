@@ -152,7 +152,12 @@ def parallel_steps(member: Member, layers: list[str], ways: list[str], dtypes: l
 
 def one_step(member: Member, layer: str, way: str, dtype: str) -> dict:
     layout, rank, ranks = LAYERS[layer], member.place.rank, member.place.size
-    torch.manual_seed(0)
+    if way == "tp" and ranks != 2:
+        raise ValueError(
+            f"ranks is {ranks}, expected 2 for tp: these layers have two key heads and groups, and "
+            "what several ranks copy needs its gradient summed as well"
+        )
+    torch.manual_seed(0)  # the same weights and inputs on all ranks
     whole = Layer(layout).to(DTYPES[dtype])
     x, target = torch.randn(2, BATCH, TOKENS, D_MODEL).to(DTYPES[dtype])
     y, dx = step(whole, x, target)
