@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cookbook_lib.calculators.chips import chip
@@ -45,6 +45,7 @@ def made(op: str, algorithm: str, alpha: float, beta: float, noise: float = 0.0,
     return rows
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from([(op, name) for op, table in ALGORITHMS.items() for name in table]),
     st.floats(1e-6, 1e-3),
@@ -69,8 +70,9 @@ def test_noise_and_a_fifth_of_points_three_times_too_slow_do_not_mislead_it():
     assert found.beta == pytest.approx(5e9, rel=0.1)
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS["all_reduce"]))
+@pytest.mark.parametrize("name", ["ring", "tree", "halving and doubling"])
 def test_the_algorithm_that_made_the_data_fits_best(name):
+    """Recursive doubling is a tree of half the alpha and twice the beta: times cannot tell."""
     assert best(made("all_reduce", name, 30e-6, 5e9, noise=0.01)).algorithm == name
 
 

@@ -27,8 +27,9 @@ from cookbook_lib.communication.torch_ops import buffers
 from cookbook_lib.communication.torch_ranks import joined as torch_joined
 
 
+# Each device repeats its own first number: `lax.broadcast` makes a shape and sends nothing.
 def broadcast(mesh: Mesh, count: int) -> Claim:
-    """Each device repeats its own first number: `lax.broadcast` makes a shape and sends nothing."""
+    """The first device's message on all devices."""
     x = given("broadcast", mesh, count, "fp32")
     program = built(lambda x: lax.broadcast(x[0, 0], (1, mesh.size)), mesh, x)
     result = program(x)
@@ -36,8 +37,9 @@ def broadcast(mesh: Mesh, count: int) -> Claim:
     return claimed("broadcast", mesh, x, program, x.nbytes, result, waited_for=result)
 
 
+# The clock waits for what the warm-up left in `result`.
 def pt2pt(mesh: Mesh, count: int) -> Claim:
-    """Two devices swap messages; the clock waits for what the warm-up left in `result`."""
+    """Two devices swap messages."""
     x = given("exchange", mesh, count, "fp32")
 
     def send_recv(x: Array) -> Array:
@@ -45,15 +47,16 @@ def pt2pt(mesh: Mesh, count: int) -> Claim:
         return jnp.where(lax.axis_index(AXIS) == 0, back, there)
 
     program = built(send_recv, mesh, x)
-    result = program(x)  # the warm-up
+    result = program(x)
     result.block_until_ready()
     timed = program(x)
     result.block_until_ready()
     return claimed("exchange", mesh, x, program, x.nbytes, timed, waited_for=result)
 
 
+# The mean, not the sum; and the size is that of the array over all devices, not of one.
 def all_reduce(mesh: Mesh, count: int) -> Claim:
-    """The mean, not the sum; and the size is that of the array over all devices, not of one."""
+    """The sum of all devices' messages on all of them."""
     x = given("all_reduce", mesh, count, "fp32")
     program = built(lambda x: lax.pmean(x, AXIS), mesh, x)
     result = program(x)

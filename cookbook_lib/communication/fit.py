@@ -82,10 +82,13 @@ def fit(rows: Sequence[Mapping[str, Any]], algorithms: Mapping[str, str] | None 
         )
     scaled = terms / times[:, None]  # relative errors: each point wants scaled @ x == 1
     weights = np.ones(len(rows))
+    x = np.zeros(2)
     for _ in range(ROUNDS):
-        x = positive(scaled * weights[:, None], weights)
+        before, x = x, positive(scaled * weights[:, None], weights)
         off = np.abs(scaled @ x - 1)
-        scale = 1.4826 * np.median(off)
+        scale = max(1.4826 * np.median(off), 1e-9)  # exact data leave nothing but rounding
+        if np.allclose(x, before, rtol=1e-9, atol=0):
+            break
         weights = np.sqrt(np.minimum(1, HUBER * scale / np.maximum(off, 1e-300)))
     alpha, inverse = x
     return Fit(
@@ -114,7 +117,7 @@ def work(row: Mapping[str, Any], algorithms: Mapping[str, str]) -> tuple[float, 
     table = ALGORITHMS[ran(row)]
     steps, volume = table[algorithms.get(row["op"], next(iter(table)))](row["ranks"])
     wider = 2 if row["ran"].endswith(" f32") and row["dtype"] in ("bf16", "fp16") else 1
-    return steps, volume * row["nbytes"] * wider
+    return float(steps), float(volume * row["nbytes"] * wider)
 
 
 def ran(row: Mapping[str, Any]) -> str:
@@ -123,7 +126,11 @@ def ran(row: Mapping[str, Any]) -> str:
 
 
 def best(rows: Sequence[Mapping[str, Any]]) -> Fit:
-    """Of one collective: the algorithm whose formula fits best; several n are needed to tell."""
+    """Of one collective: the algorithm whose formula fits best; several n are needed to tell.
+
+    Two whose terms differ by a factor only, as tree and recursive doubling, fit equally well: the
+    first is named.
+    """
     (op,), (real,) = {row["op"] for row in rows}, {ran(row) for row in rows}
     fits = [replace(fit(rows, {op: name}), algorithm=name) for name in ALGORITHMS[real]]
     return min(fits, key=lambda f: f.residual)

@@ -13,7 +13,7 @@ def parse(name: str, text: str) -> int:
     if match and not (match[3] and not match[2]):
         base = 1024 if match[3] else 1000
         nbytes = float(match[1]) * base ** UNITS[match[2].lower()]
-        if nbytes == int(nbytes) and nbytes >= 1:
+        if nbytes.is_integer() and 1 <= nbytes < 2**63:
             return int(nbytes)
     raise ValueError(f"{name} is {text!r}, expected whole bytes such as 8, 64Ki, 1e6 or 64MiB")
 
