@@ -61,7 +61,8 @@ def bench_layers(
     rows = walk(measured(sizes, devices, rate, given, repeats, seconds, timeout))
     if json:
         return print_json(rows)
-    title = f"{layers} layers of {model}: all_reduce of {for_people(4 * sum(sizes))} in "
+    title = f"{layers} layer{'s' * (layers > 1)} of {model}: all_reduce of "
+    title += f"{for_people(4 * sum(sizes))} in "
     title += f"{len(sizes)} tensors, {devices} ranks"
     head = ("layer", "what", "seconds", "times the layer below", "which is", "verdict")
     cells = [
