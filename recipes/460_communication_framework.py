@@ -113,7 +113,8 @@ table(
 # ## Look: micro against framework
 #
 # The same all-reduce on this machine, three times: plain MPI on numpy arrays, `torch.distributed`
-# with gloo, and a compiled JAX program in two processes. Each result is checked.
+# with gloo, and a compiled JAX program in two processes. Each call is timed after a barrier, as
+# long as its slowest rank takes, and each result is checked.
 
 # %%
 sizes = [8 * 8**k for k in range(7)]

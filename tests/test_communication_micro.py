@@ -239,7 +239,11 @@ def test_plain_mpi_times_each_collective_and_checks_its_result():
     rows = plain_mpi(",".join(TITLES), [64, 4096], ranks=2, seconds=0.01)
     due = [(op, nbytes) for op in TITLES for nbytes in (64, 4096)]
     assert [(row["op"], row["nbytes"]) for row in rows] == due
-    assert all(row["checked"] and taken(row) > 0 for row in rows)
+    assert all(row["checked"] for row in rows)
+    for row in rows:
+        assert taken(row) == row["seconds"]["median"] > 0
+        assert row["algbw"] == pytest.approx(row["nbytes"] / taken(row))
+        assert row["seconds"]["least"] <= row["seconds"]["mean"] <= row["seconds"]["most"]
 
 
 def test_plain_mpi_ends_with_its_ranks_when_the_time_is_over():

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 def row(
     backend: str, op: str | None, ranks: int | None, nbytes: int, seconds: float, where: str
 ) -> Row:
-    """As `cookbook bench comm` writes it, but for a mean in `seconds`: these tools tell no median.
+    """As `cookbook bench comm` writes it, but for `seconds`: OSU and nccl-tests tell only a mean.
 
     nbytes: of the message as nccl-tests counts it. where: the line, for errors.
     """

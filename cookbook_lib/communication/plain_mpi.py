@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cookbook_lib.communication.micro import Row
-from cookbook_lib.communication.osu import osu
+from cookbook_lib.communication.osu import MEDIAN, osu
 
 TITLES = {
     "send": "OSU MPI Latency Test",
@@ -25,7 +25,8 @@ TITLES = {
     "all_to_all": "OSU MPI All-to-All Personalized Exchange Latency Test",
     "broadcast": "OSU MPI Broadcast Latency Test",
 }
-HEAD = ("Size", "Avg Latency(us)", "Min Latency(us)", "Max Latency(us)", "Iterations", "Validation")
+LATENCIES = ("Avg Latency(us)", "Min Latency(us)", "Max Latency(us)", MEDIAN)
+HEAD = ("Size", *LATENCIES, "Iterations", "Validation")
 
 
 def plain_mpi(
@@ -35,6 +36,7 @@ def plain_mpi(
 
     op: one, or several with commas. sizes: bytes of the message, counted as in `micro.row`.
     seconds: to spend on each size.
+    Each call is timed after a barrier, and the median is of the slowest rank, as in `bench comm`.
     limit: seconds for all, then mpirun and its ranks are ended. `ValueError` where MPI is missing.
     """
     for name in op.split(","):
@@ -138,7 +140,8 @@ def main(ops: str, seconds: str, *sizes: str) -> None:
 
 
 def measured(op: str, comm: Any, seconds: float, sizes: list[int]) -> None:
-    """Warm up, agree on a number of calls, time them all at once, as OSU does."""
+    """Warm up, agree on a number of calls, time each after a barrier, as OSU does collectives."""
+    import numpy as np
     from mpi4py import MPI
 
     if comm.rank == 0:
@@ -153,15 +156,20 @@ def measured(op: str, comm: Any, seconds: float, sizes: list[int]) -> None:
         run()
         once = comm.allreduce(MPI.Wtime() - start, MPI.MAX)
         calls = max(5, min(2000, int(seconds / max(once, 1e-6))))
-        comm.Barrier()
-        start = MPI.Wtime()
-        for _ in range(calls):
+        times = np.empty(calls)
+        for i in range(calls):
+            comm.Barrier()
+            start = MPI.Wtime()
             run()
-        took = 1e6 * (MPI.Wtime() - start) / calls / (2 if op == "send" else 1)
-        times = comm.gather(took)
+            times[i] = MPI.Wtime() - start
+        times *= 1e6 / (2 if op == "send" else 1)
+        slowest = np.empty(calls)
+        comm.Allreduce(times, slowest, MPI.MAX)
+        means = comm.gather(times.mean())
         if comm.rank == 0:
             shown = size // comm.size if op in ("all_gather", "all_to_all") else size
-            cells = [f"{t:.3f}" for t in (sum(times) / len(times), min(times), max(times))]
+            found = (sum(means) / len(means), min(means), max(means), float(np.median(slowest)))
+            cells = [f"{t:.3f}" for t in found]
             cells += [str(calls), "Pass" if passed else "Fail"]
             print(f"{shown:<7}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
 
