@@ -42,6 +42,9 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
         "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
         "comm": "cookbook_lib.communication.bench:bench_comm",
         "train": "cookbook_lib.benchmarks.training:bench_train",
+        "buckets": "cookbook_lib.benchmarks.buckets:bench_buckets",
+        "overlap": "cookbook_lib.communication.overlap:bench_overlap",
+        "layers": "cookbook_lib.benchmarks.layers:bench_layers",
     },
 }
 
