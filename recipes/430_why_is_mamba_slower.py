@@ -111,25 +111,33 @@ assert found[4096].interval.low < found[64].interval.high
 # more of them than attention. More sequences at once share those starts.
 
 # %%
-rows = []
-for batch in (1, 16):
-    one, other = (a_pass(name, 16, batch=batch) for name in ("attention", "mamba2"))
-    between, both = ratio(one, other)
-    each = {name: timing.median / batch / 16 for name, timing in both.timings.items()}
-    rows.append(
+BATCHES = (1, 16)
+found = compare(
+    {
+        f"{name} {batch}": a_pass(name, 16, batch=batch)
+        for name in ("attention", "mamba2")
+        for batch in BATCHES
+    },
+    stop=Stop(seconds=3.0),
+)
+each = {key: t.median / int(key.split()[1]) / 16 for key, t in found.timings.items()}
+table(
+    [
         {
             "sequences of 16": batch,
-            "attention, µs a token": round(1e6 * each["one"], 2),
-            "Mamba-2, µs a token": round(1e6 * each["other"], 2),
-            "ratio": round(between.median, 2),
+            "attention, µs a token": round(1e6 * each[f"attention {batch}"], 2),
+            "Mamba-2, µs a token": round(1e6 * each[f"mamba2 {batch}"], 2),
+            "ratio": round(found.ratio(f"mamba2 {batch}", f"attention {batch}").median, 2),
         }
-    )
-table(rows)
+        for batch in BATCHES
+    ]
+)
 
 # %%
-alone, many = (row["Mamba-2, µs a token"] for row in rows)
-print(f"a token in a batch of 16 costs {many / alone:.0%} of one alone")
-assert many < alone
+more = found.ratio("mamba2 16", "mamba2 1")
+print(f"16 sequences take {more.median:.1f} times as long as one", end=", ")
+print(f"{more.interval.low:.1f} to {more.interval.high:.1f}")
+assert more.interval.low < 16
 
 # %% [markdown]
 # ## Reason 4: the kernels are not there
