@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cookbook_lib.blocks.cache import Cache, role, use_name
 from cookbook_lib.blocks.kv_cache import Start
+from cookbook_lib.blocks.linear import linear
 from cookbook_lib.blocks.models.modules import make
 from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.calculators import specs
@@ -129,7 +129,7 @@ class LanguageModel(nn.Module):
     def head(self, x: Float[Tensor, "b p d"]) -> Float[Tensor, "b p vocab"]:
         """The final norm, then the product with the head's weight, which may be the embedding's."""
         norm, head = (self.get_submodule(name) for name, _ in self.spec.after)
-        return F.linear(norm(x), head.weight, getattr(head, "bias", None))
+        return linear(norm(x), head.weight, getattr(head, "bias", None))
 
     def new_cache(self, b: int, size: int) -> Cache:
         """An empty cache for `b` sequences of at most `size` tokens, beside the weights."""
