@@ -28,6 +28,9 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
+        "generate": "cookbook_lib.benchmarks.generation:bench_generate",
+        "first-token": "cookbook_lib.benchmarks.first_token:bench_first_token",
+        "split-k": "cookbook_lib.benchmarks.split_k:bench_split_k",
         "memory": "cookbook_lib.benchmarks.memory:bench_memory",
         "dedup": "cookbook_lib.benchmarks.dedup:bench_dedup",
         "tokens": "cookbook_lib.benchmarks.tokens:bench_tokens",
