@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cookbook_lib.benchmarks.blocks import bench_block
-from cookbook_lib.benchmarks.measure import in_a_fresh_process, interleaved
+from cookbook_lib.benchmarks.peak import in_a_fresh_process
 
 SMALL = {"d_model": 32, "d_state": 8, "tokens": 24, "repeats": 2, "json": True}
 
@@ -36,16 +36,9 @@ def test_a_block_alone_prints_a_table(capsys):
     assert "cookbook_lib" in table and "transformers" not in table and "backward" not in table
 
 
-def test_sides_take_turns_and_the_first_round_does_not_count():
-    turns = []
-    took = interleaved({side: lambda side=side: turns.append(side) for side in "ab"}, 3)
-    assert turns == [*"ab"] * 4
-    assert [len(took[side]) for side in "ab"] == [3, 3]
-
-
 PEAK = """
 import torch
-from cookbook_lib.benchmarks.measure import peak_of
+from cookbook_lib.benchmarks.peak import peak_of
 
 def hold():
     for _ in range(3):

@@ -10,8 +10,10 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from cookbook_lib.benchmarks.measure import in_a_fresh_process, interleaved, peak_of, where
+from cookbook_lib.benchmarks.peak import in_a_fresh_process, peak_of
+from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.sides import ours, theirs
+from cookbook_lib.benchmarks.timing import Stop, clock, compare
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Block
 from cookbook_lib.commands.output import nbytes, print_table
@@ -99,7 +101,8 @@ def bench_block(
     results = []
     for one in ["forward", "forward and backward"][: 1 + (passes == "both")]:
         runs = {side: a_pass(module, x, one) for side, module in modules.items()}
-        took = interleaved(runs, repeats)
+        timings = compare(runs, clock(device), Stop.after(repeats)).timings
+        took = {side: timing.samples for side, timing in timings.items()}
         peak = {side: peak_bytes(setting, side, one) for side in sides}
         results.append(
             {

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from cookbook_lib.benchmarks.measure import where
+from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.saved import saved
 from cookbook_lib.benchmarks.tracked import Tracked
 from cookbook_lib.blocks import kernels
