@@ -4,7 +4,6 @@ The numbers in weights and caches do not matter to the time that a step takes, s
 with random numbers instead of by reading a prompt of that length.
 """
 
-import contextlib
 import warnings
 from typing import Any
 
@@ -73,7 +72,7 @@ def their_model(config: dict[str, Any], dtype: torch.dtype, device: str) -> tupl
     # time_step_min: transformers clamps to it in a prompt but not in a single step, so leave it out
     given = config | {"time_step_min": 1e-9}
     named = AutoConfig.for_model(**given)
-    with warnings.catch_warnings(), no_initialisation():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = AutoModelForCausalLM.from_config(named, dtype=dtype).to(device)
     theirs = filled(theirs).eval().requires_grad_(False)
@@ -82,15 +81,6 @@ def their_model(config: dict[str, Any], dtype: torch.dtype, device: str) -> tupl
     weights = theirs.state_dict()
     ours.load_state_dict({name: weights[name] for name in ours.state_dict()}, assign=True)
     return theirs, ours.eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def no_initialisation():
-    """`filled` draws all weights again: the first time is minutes for nothing."""
-    from transformers.initialization import no_init_weights
-
-    with no_init_weights():
-        yield
 
 
 def fill(cache: Cache, context: int) -> Cache:

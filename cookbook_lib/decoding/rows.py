@@ -37,8 +37,8 @@ def put(cache: Cache, row: int, other: Cache, other_row: int = 0) -> None:
     """Replace a row of a ragged cache by a sequence of another cache of the same model."""
     if cache.lengths is None or other.lengths is not None or other.valid is not None:
         raise ValueError("put takes a ragged cache, and one without lengths and padding to read")
-    if other.length > cache.size:
-        raise ValueError(f"the row has room for {cache.size} tokens, expected {other.length}")
+    if other.size != cache.size:  # a window's ring has as many slots as tokens may come
+        raise ValueError(f"the row has room for {cache.size} tokens, expected {other.size}")
     for (use, name), t in cache.tensors():
         source, axis = other.states[use][name][other_row], cache.slots.get((use, name))
         into = t[row]
@@ -47,6 +47,15 @@ def put(cache: Cache, row: int, other: Cache, other_row: int = 0) -> None:
         into.copy_(source)
     cache.lengths[row] = other.length
     cache.length = max(cache.length, other.length)
+
+
+def clear(cache: Cache) -> None:
+    """Forget everything and keep the memory, for the next prompt."""
+    for key, t in cache.tensors():
+        if key not in cache.slots:
+            t.zero_()
+    cache.length, cache.valid, cache.lengths = 0, None, None
+    cache.marks.clear()
 
 
 def longest(cache: Cache) -> None:
