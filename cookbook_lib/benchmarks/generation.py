@@ -11,8 +11,14 @@ import tyro
 from torch import Tensor
 
 from cookbook_lib.benchmarks.provenance import where
-from cookbook_lib.benchmarks.shapes import MID, config_of, fill, random_model, their_cache
-from cookbook_lib.benchmarks.shapes import their_model
+from cookbook_lib.benchmarks.shapes import (
+    MID,
+    config_of,
+    fill,
+    random_model,
+    their_cache,
+    their_model,
+)
 from cookbook_lib.benchmarks.timing import Stop, clock, compare
 from cookbook_lib.blocks.cache import DTYPES, Cache
 from cookbook_lib.blocks.models import LanguageModel
