@@ -53,10 +53,10 @@ def bench_generate(
     compared before they are timed.
 
     Args:
-        models: presets, or zamba2-mid: Zamba2 with 12 layers and `width` channels
+        models: presets, or zamba2-mid, mamba2-mid, llama-mid: 12 layers of `width` channels
         context: tokens that each sequence holds before the step
         batch: sequences
-        width: channels of zamba2-mid
+        width: channels of the mid-sized models
         against: also run the same weights in transformers, in turn
         dtype: of weights and caches
         device: cpu or cuda

@@ -1,4 +1,4 @@
-"""Models with random weights to decode with: published shapes, and one that a CPU runs in no time.
+"""Models with random weights to decode with: published shapes, and some for a CPU.
 
 The numbers in weights and caches do not matter to the time that a step takes, so caches are filled
 with random numbers instead of by reading a prompt of that length.
@@ -18,24 +18,43 @@ MID = "zamba2-mid"
 
 
 def config_of(model: str, width: int = 768) -> dict[str, Any]:
-    """The config of a preset, or of `MID`: Zamba2-1.2B with 12 layers of which 3 ask the shared
-    block, and `width` in place of 2048 channels."""
-    if model != MID:
+    """The config of a preset, or of zamba2-mid, mamba2-mid or llama-mid: 12 layers, `width` wide.
+
+    zamba2-mid is Zamba2-1.2B with three of them that ask the shared block.
+    """
+    if not model.endswith("-mid"):
         return dict(entry(model)["config"])
     if width < 64 or width % 64:
         raise ValueError(f"width is {width}, expected a multiple of 64")
-    kinds = ["hybrid" if i % 4 == 3 else "mamba" for i in range(12)]
-    return dict(entry("zamba2-1.2b")["config"]) | {
-        "hidden_size": width,
-        "num_hidden_layers": 12,
-        "layers_block_type": kinds,
-        "n_mamba_heads": width // 32,
-        "mamba_d_state": 64,
-        "num_attention_heads": width // 64,
-        "num_key_value_heads": width // 64,
-        "intermediate_size": 4 * width,
-        "adapter_rank": 64,
-    }
+    if model not in MIDS:
+        raise ValueError(f"no model is called {model!r}, expected a preset or {', '.join(MIDS)}")
+    name, sizes = MIDS[model]
+    own = {key: value * width // 64 if key in SCALED else value for key, value in sizes.items()}
+    return dict(entry(name)["config"]) | own | {"hidden_size": width, "num_hidden_layers": 12}
+
+
+KINDS = ["hybrid" if i % 4 == 3 else "mamba" for i in range(12)]
+MIDS: dict[str, tuple[str, dict[str, Any]]] = {  # preset, and what differs; some for each 64 wide
+    MID: (
+        "zamba2-1.2b",
+        {
+            "layers_block_type": KINDS,
+            "n_mamba_heads": 2,
+            "mamba_d_state": 64,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+            "intermediate_size": 256,
+            "adapter_rank": 64,
+        },
+    ),
+    "mamba2-mid": ("mamba2-1.3b", {"num_heads": 2}),
+    "llama-mid": (
+        "llama-2-7b",
+        {"num_attention_heads": 1, "num_key_value_heads": 1, "intermediate_size": 172},
+    ),
+}
+SCALED = ("n_mamba_heads", "num_heads", "num_attention_heads", "num_key_value_heads")
+SCALED += ("intermediate_size",)
 
 
 def random_model(config: dict[str, Any], dtype: torch.dtype, device: str) -> LanguageModel:

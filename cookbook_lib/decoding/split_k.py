@@ -18,7 +18,10 @@ def partial(
     values: Float[Tensor, "... s k"],
     scale: float | None = None,
 ) -> tuple[Float[Tensor, "... r k"], Float[Tensor, "... r"]]:
-    """Attention over some of the keys, and the log of the sum of exponentials of its scores."""
+    """Attention over some of the keys, and the log of the sum of exponentials of its scores.
+
+    In bf16 scores and weights are rounded once more than inside a fused kernel.
+    """
     exact = torch.promote_types(q.dtype, torch.float32)
     scores = (q @ keys.mT).to(exact) * (q.shape[-1] ** -0.5 if scale is None else scale)
     total = scores.logsumexp(-1)
