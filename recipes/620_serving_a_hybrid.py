@@ -131,8 +131,8 @@ table(rows)
 
 # %% [markdown]
 # A batch shares the weights, so more sequences give more tokens a second, until their caches and
-# the arithmetic take over. Where the last column is low, the time goes into many small operations:
-# a step of this model makes more than a thousand.
+# the arithmetic take over. Where the last column is low, the time goes into many small operations
+# or into arithmetic.
 #
 # ## Beside transformers
 #
