@@ -279,8 +279,8 @@ for tokens, said in zip(texts, (written[0], done, written[2], written[1]), stric
 # ## Few bits
 #
 # A key is rounded once, when it is written. A state is rounded at every token, and what is lost
-# goes on. Which error grows? The same text is decoded with caches in several formats; the error is that of the
-# logits, as a part of their spread, against float32.
+# goes on. Which error grows? The same text is decoded with caches in several formats; the error is
+# that of the logits, as a part of their spread, against float32.
 
 # %%
 tokens, length = text(4, 400), 400
