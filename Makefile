@@ -1,7 +1,7 @@
 # The commands of the cookbook. Each one sets up what it needs in .venv; only Python 3.11+ is asked for.
 export NO_MKDOCS_2_WARNING = 1 # Material's notice about another program
 .DEFAULT_GOAL := help
-.PHONY: help site test lint recipes serve clean
+.PHONY: help site test lint recipes serve gpu clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -9,16 +9,17 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/installed
+PYODIDE := build/pyodide/fetched
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-site: recipes ## Execute what changed and build the site in site/
+site: recipes $(PYODIDE) ## Execute what changed and build the site in site/
 	$(BIN)/python -m mkdocs build --strict
 	@echo "The site is in site/; make serve shows it."
 
-test: $(READY) ## Run all tests, the recipes among them
+test: $(READY) $(PYODIDE) ## Run all tests, the recipes among them
 	$(BIN)/python -m pytest --nbmake
 
 lint: $(READY) ## Check the style of all code
@@ -27,12 +28,24 @@ lint: $(READY) ## Check the style of all code
 recipes: $(READY) ## Execute each recipe that changed, once; keep the notebooks in build/recipes/
 	$(BIN)/python -m pytest --nbmake -v recipes
 
-serve: recipes ## Show the site on this machine and rebuild it on changes
+serve: recipes $(PYODIDE) ## Show the site on this machine and rebuild it on changes
 	$(BIN)/python -m mkdocs serve
+
+# Of the Pythons at hand the one whose PyTorch sees a GPU; nothing is installed.
+GPU_PYTHON ?= $(firstword $(foreach p,$(PYTHON) python3 $(BIN)/python,\
+	$(shell $(p) -c 'import torch; torch.cuda.is_available() and print("$(p)")' 2>/dev/null)) $(PYTHON))
+
+gpu: ## Add to docs/data what this GPU has not been measured for yet, in ten minutes at most
+	$(GPU_PYTHON) -m cookbook_lib.benchmarks.gpu $(ARGS)
 
 clean: ## Delete everything that was built, .venv included
 	rm -rf $(VENV) build site .pytest_cache .ruff_cache .hypothesis
 	find cookbook_lib recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Python for the planner's page: 14 MB of npm's package, checked and kept.
+$(PYODIDE): cookbook_lib/publishing/planner/runtime.py | $(READY)
+	$(BIN)/python -m cookbook_lib.publishing.planner.runtime
+	@touch $@
 
 # mamba-ssm is built without its kernels: the tests compare with its references in plain PyTorch.
 # `installing` exists while pip runs: if it is there at the start, the last set-up was interrupted.

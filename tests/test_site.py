@@ -3,15 +3,13 @@ and no page asks another host for anything or scrolls sideways on a phone."""
 
 import gzip
 import re
-import subprocess
-import sys
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browser import browser, check_host, needs_browser, served
+from browser import browser, check_host, needs_browser
 
 from cookbook_lib.plots import INK, PAPER
 from cookbook_lib.publishing.recipes import recipes
@@ -50,15 +48,6 @@ class Page(HTMLParser):
             self.loads.append(values["href"])
         if tag == "a" and "href" in values:
             self.links.append(values["href"])
-
-
-@pytest.fixture(scope="session")
-def site() -> Path:
-    """The site as `make site` builds it, from the notebooks that `make recipes` executed."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return ROOT / "site"
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +117,6 @@ def test_every_internal_link_leads_to_a_page_and_an_anchor(site, pages):
             assert target.exists(), (path, link)
             if parts.fragment and target in pages:
                 assert unquote(parts.fragment) in pages[target].anchors, (path, link)
-
-
-@pytest.fixture(scope="session")
-def address(site: Path):
-    with served(site) as url:
-        yield url
 
 
 @needs_browser

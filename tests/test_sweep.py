@@ -106,6 +106,7 @@ def test_a_gpu_out_of_memory_is_recorded_and_other_errors_are_not_hidden():
     def wrong():
         raise RuntimeError("shapes do not fit")
 
-    assert attempt(full) == {"outcome": NO_MEMORY}
+    row = attempt(full)
+    assert row["outcome"] == NO_MEMORY and row["device"] and row["date"]
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         attempt(wrong)

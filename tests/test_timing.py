@@ -51,7 +51,7 @@ def test_events_of_a_gpu_tell_milliseconds():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
 @pytest.mark.parametrize("graph", [False, True])
 def test_a_gpu_is_waited_for(graph):
-    """A product takes at least its FLOPs at a rate that no chip reaches; a launch takes far less."""
+    """A product takes longer than at a rate that no chip reaches; its launch takes far less."""
     x = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
     took = measure(lambda: x @ x, clock("cuda", graph=graph), Stop(seconds=0.5))
     assert took.median > 2 * 4096**3 / 1e16

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from cookbook_lib.benchmarks.timing import Clock, Stop, Timing, clock, measure
-from cookbook_lib.blocks.cache import DTYPES
+from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.calculators.chips import Chip
 
 SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of square matrices: the best one counts
@@ -35,7 +35,7 @@ class Ceilings:
     def noisy(self) -> bool:
         return self.matmul.noisy or self.copy.noisy
 
-    def bound(self, flops: float, nbytes: float) -> float:
+    def bound(self, flops: int | float, nbytes: int | float) -> float:
         """Seconds that so much work takes at least, arithmetic and traffic hiding each other."""
         return max(flops / self.flops, nbytes / self.bandwidth)
 

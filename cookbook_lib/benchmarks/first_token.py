@@ -8,11 +8,11 @@ import torch
 import tyro
 
 from cookbook_lib.benchmarks.generation import again
-from cookbook_lib.benchmarks.peak import peak_of
 from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.shapes import config_of, fill, random_model
 from cookbook_lib.benchmarks.timing import Stop, clock, compare
-from cookbook_lib.blocks.cache import DTYPES
+from cookbook_lib.benchmarks.tracked import peak_bytes
+from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.commands.output import nbytes, print_table, seconds
 from cookbook_lib.decoding.rows import clear
 from cookbook_lib.results import append, ready
@@ -63,6 +63,29 @@ def bench_first_token(
         raise ValueError("graph is True, expected device 'cuda' with it")
     if out:
         ready(out)
+    rows = served(models, prompt, output, batch, width, dtype, device, graph, budget)
+    for row in rows:
+        if json:
+            print(json_format.dumps(row), flush=True)
+        if out:
+            append(out, row)
+    if not json:
+        report(rows)
+
+
+@torch.inference_mode()
+def served(
+    models: tuple[str, ...],
+    prompt: int,
+    output: int,
+    batch: int,
+    width: int,
+    dtype: str,
+    device: str,
+    graph: bool,
+    budget: float,
+) -> list[dict[str, Any]]:
+    """A row for each model; they take turns."""
     made = {m: random_model(config_of(m, width), DTYPES[dtype], device) for m in models}
     caches = {m: model.new_cache(batch, prompt + output) for m, model in made.items()}
     tokens = torch.randint(0, 1000, (batch, prompt), device=device)
@@ -75,7 +98,7 @@ def bench_first_token(
         return run
 
     firsts = {m: first(m) for m in models}
-    beside = {m: peak_of(run) for m, run in firsts.items()}
+    beside = {m: peak_bytes(run, device) for m, run in firsts.items()}
     prefill = compare(firsts, clock(device), Stop(seconds=budget, least=6))
     steps = {}
     for m, model in made.items():
@@ -104,12 +127,7 @@ def bench_first_token(
                 **where(device),
             }
         )
-        if json:
-            print(json_format.dumps(rows[-1]), flush=True)
-        if out:
-            append(out, rows[-1])
-    if not json:
-        report(rows)
+    return rows
 
 
 def report(rows: list[dict[str, Any]]) -> None:

@@ -20,7 +20,8 @@ from cookbook_lib.benchmarks.shapes import (
     their_model,
 )
 from cookbook_lib.benchmarks.timing import Stop, clock, compare
-from cookbook_lib.blocks.cache import DTYPES, Cache
+from cookbook_lib.blocks.cache import Cache
+from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.blocks.models import LanguageModel
 from cookbook_lib.calculators.chips import CHIPS
 from cookbook_lib.calculators.costs import Run

@@ -12,8 +12,8 @@ def row(
     timing: Timing,
     *,
     device: str,
-    flops: float,
-    nbytes: float,
+    flops: int | float,
+    nbytes: int | float,
     ceilings: Ceilings | None = None,
 ) -> dict[str, Any]:
     """`what` (spec, shapes, dtype) first: it is the row's key; seconds are those of one call.

@@ -9,7 +9,7 @@ import torch
 from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.timing import Stop, clock, compare
 from cookbook_lib.blocks.attention import attention_parallel
-from cookbook_lib.blocks.cache import DTYPES
+from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.commands.output import print_table, seconds
 from cookbook_lib.decoding.split_k import split_k
 from cookbook_lib.results import append, ready

@@ -9,11 +9,13 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.results import append, ready
 
 Row = dict[str, Any]
@@ -69,7 +71,7 @@ def attempt(run: Callable[[], Row], device: str = "cpu") -> Row:
     gc.collect()  # outside the handler, whose traceback holds what was allocated
     if device == "cuda":
         torch.cuda.empty_cache()
-    return {"outcome": NO_MEMORY}
+    return {"outcome": NO_MEMORY, **where(device)}
 
 
 @contextmanager
@@ -110,8 +112,8 @@ def available() -> int | None:
 
 
 def progress(items: list[int], name: Callable[[int], str]) -> Iterator[int]:
-    """The items, with a bar on a terminal's standard error and nothing anywhere else."""
-    if not items or not sys.stderr.isatty():
+    """The items, with a bar on a terminal's standard error; none elsewhere, or without rich."""
+    if not items or not sys.stderr.isatty() or not find_spec("rich"):
         yield from items
         return
     from rich.console import Console

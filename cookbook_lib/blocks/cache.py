@@ -13,15 +13,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from cookbook_lib.blocks.dtypes import DTYPES, NAMES
 from cookbook_lib.calculators.model import Model
 
-DTYPES = {
-    "fp64": torch.float64,
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 STRIDE = 256  # ragged rows look at their slots in steps of so many: few shapes, so few graphs
 
 

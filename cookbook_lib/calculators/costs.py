@@ -147,6 +147,11 @@ class Block:
             for name, (kind, axes, own) in self.state.items()
         )
 
+    @property
+    def distinct(self) -> tuple[tuple["Block", int], ...]:
+        """The different blocks that this one is made of, and how often each runs."""
+        return ((self, 1),)
+
     def costs(self, **run) -> tuple[Row, ...]:
         """`rows` with the run as keywords: `costs(b=1, l=4096, attention="causal")`."""
         return self.rows(Run(**run))
@@ -187,7 +192,12 @@ class Block:
 
     def state_bytes(self, kind: str = "", b: int = 1, s: int = 1, dtype: str = "bf16") -> int:
         """Bytes of state of one kind, or of all."""
-        return sum(x.nbytes for x in self.states(b, s, dtype) if kind in ("", x.kind))
+        return sum(
+            uses * x.nbytes
+            for block, uses in self.distinct
+            for x in block.states(b, s, dtype)
+            if kind in ("", x.kind)
+        )
 
     def but(self, **changes):
         """A variant of this spec: `dataclasses.replace` as a method."""

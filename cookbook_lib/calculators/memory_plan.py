@@ -83,13 +83,16 @@ def cheapest(model: Model, how: Training, limit: float) -> tuple[str, Training, 
     return None
 
 
-def memory_report(model: Model, how: Training, chip: Chip) -> dict[str, Any]:
-    """Settings, bytes of the fullest GPU, whether they fit, and of every stage."""
+def memory_report(model: Model, how: Training, chip: Chip, search: bool = True) -> dict[str, Any]:
+    """Settings, bytes of the fullest GPU, whether they fit, and of every stage.
+
+    search: if they do not fit, try what would make them; that can take seconds.
+    """
     each = stages(model, how)
     worst = max(each, key=lambda m: m.total)
     p: Parallel = how.parallel
     fits = worst.total <= chip.memory
-    change = None if fits else cheapest(model, how, chip.memory)
+    change = cheapest(model, how, chip.memory) if search and not fits else None
     return {
         "model": model.name,
         "chip": chip.name,

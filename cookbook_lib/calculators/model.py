@@ -5,6 +5,7 @@ layer's number, `{first}` the first layer with the same letter and `{use}` how m
 use a shared block came before. A name without `{i}` is shared by every layer that uses it.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,6 +62,10 @@ class Model(Block):
         """Every block in the order it runs, a shared one at each of its uses."""
         middle = (pair for i in range(len(self.pattern)) for pair in self.layer(i))
         return (*self.before, *middle, *self.after)
+
+    @cached_property
+    def distinct(self) -> tuple[tuple[Block, int], ...]:
+        return tuple(Counter(block for _, block in self.layout).items())
 
     def legend(self) -> dict[str, str]:
         """What each letter of the pattern holds, in its order: {"m": "norm, mamba2"}."""

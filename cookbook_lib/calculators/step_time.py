@@ -6,7 +6,7 @@ their sum. Neither says how much of the peak a kernel reaches: that is what a me
 """
 
 from dataclasses import dataclass
-from math import inf
+from math import fsum, inf
 from typing import Any
 
 from cookbook_lib.calculators.chips import Chip
@@ -73,11 +73,11 @@ def step_time(
     each = [stage_time(stage, chip, how, run, recompute) for stage in stages]
     math, memory, optimizer = (max(part) for part in zip(*each, strict=True))
     wires = collectives(model, how, tokens, recompute)
-    repeated = sum(c.seconds(chip) for c in wires if c.each)
+    repeated = fsum(c.seconds(chip) for c in wires if c.each)
     return StepTime(
         math=waits * math,
         memory=waits * memory + optimizer,
-        communication=repeated * waits / m + sum(c.seconds(chip) for c in wires if not c.each),
+        communication=repeated * waits / m + fsum(c.seconds(chip) for c in wires if not c.each),
         bubble=(how.pp - 1) / waits,
         flops=3 * model.flops(b=run.b, l=tokens, attention=attention) * m * how.dp,
         wires=wires,
@@ -94,16 +94,16 @@ def stage_time(
     part = Run(b=run.b, l=how.tokens(run.l), attention=run.attention)
     layers = [how.shard(block) for layer in stage.layers for _, block in layer]
     blocks = [how.shard(block) for _, block in stage.layout]
-    math = 3 * sum(roofline(block, chip, run).math for block in blocks)
-    memory = 3 * sum(roofline(block, chip, part).memory for block in blocks)
+    math = 3 * fsum(roofline(block, chip, run).math for block in blocks)
+    memory = 3 * fsum(roofline(block, chip, part).memory for block in blocks)
     if recompute == "selective":
         rows = [row for block in layers for row in block.rows(run) if not row.params]
         math += sum(row.flops for row in rows) / chip.flops
     if recompute == "full":
-        math += sum(roofline(block, chip, run).math for block in layers)
-        memory += sum(roofline(block, chip, part).memory for block in layers)
+        math += fsum(roofline(block, chip, run).math for block in layers)
+        memory += fsum(roofline(block, chip, part).memory for block in layers)
     held = named_weights(stage.layout, how).values()
-    kept = sum(w.elements / (how.copies(w.expert) if how.zero else 1) for w in held)
+    kept = fsum(w.elements / (how.copies(w.expert) if how.zero else 1) for w in held)
     return math / how.cp, memory, kept * ADAM / chip.bandwidth
 
 

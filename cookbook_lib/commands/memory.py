@@ -9,7 +9,7 @@ from cookbook_lib.calculators.chips import chip as chip_named
 from cookbook_lib.calculators.memory import Training
 from cookbook_lib.calculators.memory_plan import PARTS, memory_report
 from cookbook_lib.calculators.parallel import Parallel
-from cookbook_lib.commands.output import print_json, print_table
+from cookbook_lib.commands.output import gb, print_json, print_table
 
 
 def memory(
@@ -117,7 +117,3 @@ def show(report: dict, by: str) -> None:
         )
     else:
         print("Nothing that was tried makes it fit: more GPUs do not either.")
-
-
-def gb(n: int | float) -> str:
-    return f"{n / 1e9:.2f}"

@@ -42,6 +42,11 @@ def nbytes(n: int | float) -> str:
     return f"{n:.2f} TiB"
 
 
+def gb(n: int | float) -> str:
+    """Bytes as the memory of chips is sold, in powers of 1000, without the unit: 1.50."""
+    return f"{n / 1e9:.2f}"
+
+
 def count(n: int | float) -> str:
     """A count for people, in powers of 1000: 2.66 G."""
     for unit in ("", "k", "M", "G", "T", "P", "E"):

@@ -1,10 +1,12 @@
-"""Tables for prose pages, so that no number is typed there: `<!-- computed: NAME -->`."""
+"""What of prose pages is computed, so that no number is typed there: `<!-- computed: NAME -->`."""
 
 import re
 from collections.abc import Callable
 
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Block
+from cookbook_lib.publishing import glossary
+from cookbook_lib.publishing.planner import bundle
 
 MARK = re.compile(r"<!-- computed: (\w+) -->")
 D, CONTEXT = 2048, 65536
@@ -101,4 +103,8 @@ def millions(spec: Block) -> str:
     return f"{stored:.1f} M" + (f", {used:.1f} M used" if used < stored else "")
 
 
-TABLES: dict[str, Callable[[], str]] = {"ingredients": ingredients}
+TABLES: dict[str, Callable[[], str]] = {
+    "glossary": glossary.page,
+    "ingredients": ingredients,
+    "planner": bundle.form,
+}

@@ -9,7 +9,7 @@ from html import escape
 from itertools import groupby
 
 from cookbook_lib.calculators import presets
-from cookbook_lib.commands.memory import gb
+from cookbook_lib.commands.output import gb
 from cookbook_lib.publishing.sheet_pages import page, settings
 from cookbook_lib.publishing.sheets import CONTEXTS, KINDS, Sheet, sheet
 from cookbook_lib.publishing.tables import Cell, digits, share, table, whole

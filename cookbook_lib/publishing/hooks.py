@@ -17,11 +17,13 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from cookbook_lib.publishing import computed, formulas, gallery, outputs, prose
+from cookbook_lib.publishing import computed, formulas, gallery, glossary, outputs, prose
+from cookbook_lib.publishing.planner import bundle, runtime
 from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
 log = logging.getLogger("mkdocs.hooks.recipes")
 FONT = "assets/formulas.woff2"
+PLANNER = "planner"
 PRESETS = "cookbook_lib/calculators/presets"
 state = {"serving": False}
 
@@ -90,7 +92,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     if not font.exists():
         formulas.write_font(font)
     files.append(File.generated(config, FONT, abs_src_path=str(font)))
+    planner(files, config)
     return files
+
+
+def planner(files: Files, config: MkDocsConfig) -> None:
+    """Python for browsers and the calculators, beside the scripts that load them."""
+    python = runtime.folder(root(config) / "build")
+    for name in runtime.FILES:
+        if not (python / name).exists():
+            raise PluginError(f"{python / name} is missing: `make site` fetches it")
+        path = str(python / name)
+        files.append(File.generated(config, f"{PLANNER}/{name}", abs_src_path=path))
+    library = bundle.library(root(config))
+    files.append(File.generated(config, f"{PLANNER}/cookbook.zip", content=library))
 
 
 def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> Page:
@@ -105,7 +120,7 @@ def render(page: Page, convert, config: MkDocsConfig, files: Files) -> None:
     """Notebook -> Markdown (mkdocs-jupyter, our template) -> HTML (MkDocs, as any other page)."""
     convert(config, files)
     markdown, shown = outputs.take_out(page.content)
-    page.markdown = prose.spaced(prose.linked(markdown))
+    page.markdown = glossary.with_hovers(prose.spaced(prose.linked(markdown)))
     Page.render(page, config, files)
     try:
         page.content = outputs.put_back(page.content, shown)
@@ -128,7 +143,7 @@ def facts(recipe: Recipe, config: MkDocsConfig) -> str:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     try:
-        return computed.fill(markdown)
+        return glossary.with_hovers(computed.fill(markdown))
     except ValueError as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from error
 

@@ -5,7 +5,7 @@ from html import escape
 
 from cookbook_lib.calculators.diagram import describe, draw
 from cookbook_lib.calculators.memory_plan import PARTS
-from cookbook_lib.commands.memory import gb
+from cookbook_lib.commands.output import gb
 from cookbook_lib.plots import INK, PAPER
 from cookbook_lib.publishing import outputs
 from cookbook_lib.publishing.sheets import CONTEXTS, SERVE, TRAIN, Sheet, runs

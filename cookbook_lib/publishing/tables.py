@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from cookbook_lib.commands.memory import gb
-from cookbook_lib.commands.output import count, nbytes, seconds
+from cookbook_lib.commands.output import count, gb, nbytes, seconds
 
 
 class Cell(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 
 from cookbook_lib.calculators.configs import from_dict, read_config
 from cookbook_lib.calculators.model import Model
+from cookbook_lib.calculators.variants import changed, of_file, split
 
 FOLDER = files(__name__)
 
@@ -47,11 +48,17 @@ def preset(name: str) -> Model:
 
 
 def resolve(model: str) -> Model:
-    """The model of a preset's name, of a `config.json`, or of a folder that holds one."""
-    if model.lower() in names():
-        return preset(model)
-    if Path(model).exists():
-        return read_config(model)
-    if model.endswith(".json") or "/" in model:
-        raise ValueError(f"{model}: no such file, expected a preset, a config.json or its folder")
-    return preset(model)
+    """The model of a preset's name, of a `config.json`, or of a folder that holds one.
+
+    What follows a comma changes it: "zamba2-2.7b,hidden_size=2048"; see `variants`.
+    """
+    base, changes = split(model)
+    known = base.lower() in names()
+    if not known and Path(base).exists():
+        return of_file(base, changes) if changes else read_config(base)
+    if not known and (base.endswith(".json") or "/" in base):
+        raise ValueError(f"{base}: no such file, expected a preset, a config.json or its folder")
+    if not changes:
+        return preset(base)
+    data = entry(base)
+    return changed(data["config"], data["name"], changes).but(source=data["source"])
