@@ -26,7 +26,9 @@ def steps(here: Here) -> Wanted:
     def run(case: Case) -> dict:
         model = random_model(config_of(case["model"], 64), DTYPES["bf16"], here.device)
         size = case["batch"], case["context"]
-        found = one(model, None, *size, "bf16", here.device, case["graph"], 1.0)
+        found = one(
+            model, None, *size, "bf16", here.device, case["graph"], 0.05 if here.tiny else 1.0
+        )
         return {"outcome": "measured", **found}
 
     return Wanted(cases=cases, run=run)
@@ -43,7 +45,15 @@ def first_tokens(here: Here) -> Wanted:
 
     def run(case: Case) -> dict:
         size = case["prompt"], case["output"], case["batch"]
-        found = served((case["model"],), *size, 64, "bf16", here.device, case["graph"], 2.0)
+        found = served(
+            (case["model"],),
+            *size,
+            64,
+            "bf16",
+            here.device,
+            case["graph"],
+            0.05 if here.tiny else 2.0,
+        )
         return {"outcome": "measured", **found[0]}
 
     return Wanted(cases=cases, run=run)
