@@ -323,7 +323,7 @@ def test_prefixes_share_keys_and_forget_the_oldest():
         Prefixes(every=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: no CUDA graph was recorded")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ("zamba2 groups, rope, lora", "mamba2", "llama"))
 def test_a_recorded_step_is_the_step(name):
     family = name.split()[0]
