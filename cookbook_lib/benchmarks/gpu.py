@@ -46,6 +46,8 @@ class Part(NamedTuple):
 
 WORK = "cookbook_lib.benchmarks.gpu_work"
 BLOCKS = "cookbook_lib.benchmarks.gpu_blocks"
+DECODING = "cookbook_lib.benchmarks.gpu_decoding"
+STEPS = ("benchmarks/generation.py", "benchmarks/shapes.py", "blocks", "decoding")
 PASSES = ("benchmarks/passes.py", "blocks", "calculators/specs")
 PLAN = (  # another part is another line
     Part("ceilings", "ceilings", f"{WORK}:roofs", 20, ()),
@@ -53,6 +55,8 @@ PLAN = (  # another part is another line
     Part("crossovers", "crossovers", f"{BLOCKS}:crossovers", 10, PASSES),
     Part("blocks", "gpu_blocks", f"{BLOCKS}:of_models", 15, PASSES),
     Part("gemm", "gemms", f"{WORK}:matmuls", 10, ("benchmarks/gemm.py",)),
+    Part("first tokens", "decoding", f"{DECODING}:first_tokens", 60, STEPS),
+    Part("steps", "decoding", f"{DECODING}:steps", 40, STEPS),
     Part("memory", "gpu_memory", f"{WORK}:steps", 60, ("benchmarks/memory.py", "blocks")),
 )
 

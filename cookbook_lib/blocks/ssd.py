@@ -31,6 +31,22 @@ def ssd_step(
     return einsum("bhpn, bhn -> bhp", state, C), state
 
 
+def ssd_update(
+    x: Float[Tensor, "b h p"],
+    dt: Float[Tensor, "b h"],
+    A: Float[Tensor, " h"],
+    B: Float[Tensor, "b g n"],
+    C: Float[Tensor, "b g n"],
+    state: Float[Tensor, "b h p n"],
+) -> Float[Tensor, "b h p"]:
+    """`ssd_step` with the state updated in its place: it is read and written twice, not copied."""
+    b, g, n = B.shape
+    state.mul_((dt * A).exp()[..., None, None])
+    grouped = state.view(b, g, -1, n)  # the rows of all heads that share B and C
+    grouped.addcmul_((dt[..., None] * x).view(b, g, -1, 1), B[:, :, None])
+    return (grouped @ C[..., None]).view(x.shape)
+
+
 def ssd_recurrent(
     x: Float[Tensor, "b l h p"],
     dt: Float[Tensor, "b l h"],

@@ -4,6 +4,7 @@ from torch import nn
 
 from cookbook_lib.blocks.attention import Attention
 from cookbook_lib.blocks.deltanet import GatedDeltaNet
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.mamba1 import Mamba1
 from cookbook_lib.blocks.mamba2 import Mamba2
 from cookbook_lib.blocks.mamba3 import Mamba3
@@ -26,7 +27,7 @@ def embedding(spec: specs.Embedding) -> nn.Embedding:
 def lora(spec: specs.LoRA) -> nn.Sequential:
     """Two linears through a narrow middle; adds nothing at the start, as in arXiv:2106.09685."""
     pair = nn.Sequential(
-        nn.Linear(spec.d_in, spec.rank, bias=False), nn.Linear(spec.rank, spec.d_out, bias=False)
+        Linear(spec.d_in, spec.rank, bias=False), Linear(spec.rank, spec.d_out, bias=False)
     )
     nn.init.zeros_(pair[1].weight)
     return pair
@@ -42,9 +43,9 @@ def make(spec: Block, options: Options) -> nn.Module:
         case specs.Norm():
             return (LayerNorm if spec.bias else RMSNorm)(spec.d_model, eps=o.eps)
         case specs.Linear():
-            return nn.Linear(spec.d_in, spec.d_out, bias=spec.bias)
+            return Linear(spec.d_in, spec.d_out, bias=spec.bias)
         case specs.Head():
-            return nn.Linear(spec.d_model, spec.vocab, bias=spec.bias)
+            return Linear(spec.d_model, spec.vocab, bias=spec.bias)
         case specs.LoRA():
             return lora(spec)
         case specs.MLP():
