@@ -75,7 +75,7 @@ def at(folder: Path) -> int:
             return deaths
         deaths += 1
         assert good(one) >= 2, f"at change {deaths}"
-        if deaths % 4 == 0:
+        if deaths % 8 == 0:
             assert not died(one, 3) and good(one) == 3, f"after a death at change {deaths}"
 
 

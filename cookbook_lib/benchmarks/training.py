@@ -167,7 +167,7 @@ class Wrapped(nn.Module):
 
 def trainer(make: Callable[[], LanguageModel], data: Same, folder: Path) -> Callable[[int], float]:
     """The seconds between the beginning and the end of training, as Trainer tells its callbacks."""
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -200,7 +200,9 @@ def trainer(make: Callable[[], LanguageModel], data: Same, folder: Path) -> Call
             report_to=[],
             disable_tqdm=True,
         )
-        Trainer(model, arguments, train_dataset=rows * steps, callbacks=[Watch()]).train()
+        trainer = Trainer(model, arguments, train_dataset=rows * steps, callbacks=[Watch()])
+        trainer.remove_callback(PrinterCallback)  # standard output is the report's
+        trainer.train()
         return times[-1] - times[0]
 
     return run
