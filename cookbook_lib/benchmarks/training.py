@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cookbook_lib.benchmarks.measure import where
+from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.blocks.models import LanguageModel
 from cookbook_lib.commands.output import count, print_table
 from cookbook_lib.commands.train import maker
