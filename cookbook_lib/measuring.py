@@ -95,6 +95,12 @@ class Ratio:
     interval = property(lambda self: interval(self.rounds))
 
     @property
+    def noisy(self) -> bool:
+        """Whether it is not known well enough to judge a claim by."""
+        low, high, sure = self.interval
+        return not sure or (high - low) / 2 / self.median > TOO_NOISY
+
+    @property
     def verdict(self) -> str:
         """slower, faster, equal (to `precision`), or too noisy to compare."""
         low, high, sure = self.interval
@@ -108,6 +114,11 @@ class Ratio:
     def json(self) -> dict[str, float | str]:
         low, high, _ = self.interval
         return {"median": self.median, "low": low, "high": high, "verdict": self.verdict}
+
+
+def judged(holds: bool, *found: Timing | Ratio) -> str:
+    """A claim about measurements in a word: holds, fails, or too noisy to tell."""
+    return "too noisy to tell" if any(x.noisy for x in found) else "holds" if holds else "fails"
 
 
 def cpu_name() -> str:

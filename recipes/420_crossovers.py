@@ -33,6 +33,7 @@ from cookbook_lib.benchmarks.named import Sizes, sized
 from cookbook_lib.benchmarks.passes import inputs, shape, timed, work
 from cookbook_lib.benchmarks.sides import ours
 from cookbook_lib.benchmarks.timing import Stop, compare
+from cookbook_lib.measuring import judged
 from cookbook_lib.plots import table
 
 plots.use()
@@ -144,9 +145,9 @@ table(rows)
 # %%
 for name in NAMES[1:]:
     short, long = (live["decode", n].ratio(name, "attention") for n in (256, 32768))
-    assert long.interval.low < short.interval.high, "longer contexts favour a fixed state"
-    assert live["decode", 32768].ratio(name, "attention").interval.low < 1
-print("After 32,768 tokens every fixed state decodes faster than attention, on this machine too.")
+    claim = judged(long.median < min(1, short.median), short, long)
+    print(f"{name} gains on attention with the context, and is faster in the end: {claim}")
+    assert claim != "fails"
 
 # %% [markdown]
 # ## Look: the whole range, from measured data
