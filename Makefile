@@ -1,7 +1,7 @@
 # The commands of the cookbook. Each one sets up what it needs in .venv; only Python 3.11+ is asked for.
 export NO_MKDOCS_2_WARNING = 1 # Material's notice about another program
 .DEFAULT_GOAL := help
-.PHONY: help site test lint recipes serve clean
+.PHONY: help site test lint recipes serve gpu clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -30,6 +30,13 @@ recipes: $(READY) ## Execute each recipe that changed, once; keep the notebooks 
 
 serve: recipes $(PYODIDE) ## Show the site on this machine and rebuild it on changes
 	$(BIN)/python -m mkdocs serve
+
+# Of the Pythons at hand the one whose PyTorch sees a GPU; nothing is installed.
+GPU_PYTHON ?= $(firstword $(foreach p,$(PYTHON) python3 $(BIN)/python,\
+	$(shell $(p) -c 'import torch; torch.cuda.is_available() and print("$(p)")' 2>/dev/null)) $(PYTHON))
+
+gpu: ## Add to docs/data what this GPU has not been measured for yet, in ten minutes at most
+	$(GPU_PYTHON) -m cookbook_lib.benchmarks.gpu $(ARGS)
 
 clean: ## Delete everything that was built, .venv included
 	rm -rf $(VENV) build site .pytest_cache .ruff_cache .hypothesis

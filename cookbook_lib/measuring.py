@@ -1,12 +1,15 @@
-"""A median of measured seconds, how well it is known, and on what. Standard library only.
+"""What repeated measurements say: a median, how well it is known, whether two can be compared; and
+on which CPU. Standard library only.
 
 A median comes with an interval of order statistics, which assumes nothing about the distribution:
 of n samples, how many lie below the true median is binomial (n, 1/2), so the r-th smallest and the
-r-th largest enclose it with probability 1 - 2 P(fewer than r).
+r-th largest enclose it with probability 1 - 2 P(fewer than r). What follows one another on a busy
+machine is not independent, and then an interval says too much: sides are compared in turn.
 """
 
 import platform
 from dataclasses import dataclass
+from functools import cache
 from math import comb
 from pathlib import Path
 from statistics import median, quantiles
@@ -26,12 +29,19 @@ class Interval(NamedTuple):
 
 def interval(samples: list[float]) -> Interval:
     """Of the median, from the order statistics of samples in any order."""
-    ranked, n = sorted(samples), len(samples)
-    rank, outside = 0, 0.0
-    while (outside := outside + 2 * comb(n, rank) / 2**n) <= 1 - CONFIDENCE:
-        rank += 1
-    first = max(rank, 1) - 1
-    return Interval(ranked[first], ranked[-1 - first], rank > 0)
+    ranked, r = sorted(samples), rank(len(samples))
+    first = max(r, 1) - 1
+    return Interval(ranked[first], ranked[-1 - first], r > 0)
+
+
+@cache
+def rank(n: int) -> int:
+    """The largest r for which the r-th smallest and largest of n are an interval; 0 for none."""
+    r, outside = 0, 2 / 2**n
+    while outside <= 1 - CONFIDENCE:
+        r += 1
+        outside += 2 * comb(n, r) / 2**n
+    return r
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +82,43 @@ class Timing:
             "cold": self.cold,
             "noisy": self.noisy,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How many times as long one side takes as another, round by round, and how sure that is."""
+
+    rounds: list[float]
+    precision: float
+
+    median = property(lambda self: median(self.rounds))
+    interval = property(lambda self: interval(self.rounds))
+
+    @property
+    def noisy(self) -> bool:
+        """Whether it is not known well enough to judge a claim by."""
+        low, high, sure = self.interval
+        return not sure or (high - low) / 2 / self.median > TOO_NOISY
+
+    @property
+    def verdict(self) -> str:
+        """slower, faster, equal (to `precision`), or too noisy to compare."""
+        low, high, sure = self.interval
+        if not sure:
+            return "too noisy to compare"
+        if low > 1 or high < 1:
+            return "slower" if low > 1 else "faster"
+        near = low >= 1 - 2 * self.precision and high <= 1 + 2 * self.precision
+        return "equal" if near else "too noisy to compare"
+
+    def json(self) -> dict[str, float | str]:
+        low, high, _ = self.interval
+        return {"median": self.median, "low": low, "high": high, "verdict": self.verdict}
+
+
+def judged(holds: bool, *found: Timing | Ratio) -> str:
+    """A claim about measurements in a word: holds, fails, or too noisy to tell."""
+    return "too noisy to tell" if any(x.noisy for x in found) else "holds" if holds else "fails"
 
 
 def cpu_name() -> str:

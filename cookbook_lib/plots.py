@@ -60,18 +60,19 @@ def use() -> None:
         set_matplotlib_formats("svg", metadata={"Date": None})
 
 
-def show(fig: Figure, alt: str) -> None:
+def show(fig: Figure, alt: str, live: str = "", values: Any = None) -> None:
     """Show a figure with the text that a reader gets who cannot see it, and close it.
 
     `alt` is one sentence: what is plotted, and what it shows. Outside a notebook the figure is
-    drawn, so that mistakes in it are found, and not shown.
+    drawn, so that mistakes in it are found, and not shown. On the site the script
+    `docs/assets/LIVE.js` may put something to play with in its place, and finds `values` there.
     """
     if not alt.strip():
         raise ValueError("alt is empty, expected one sentence that says what the figure shows")
     svg = io.StringIO()
     fig.savefig(svg, format="svg", metadata={"Date": None})
     plt.close(fig)
-    drawing(svg.getvalue(), alt)
+    drawing(svg.getvalue(), alt, {"live": live, "values": values} if live else {})
 
 
 def model(spec: Model) -> None:
@@ -79,13 +80,13 @@ def model(spec: Model) -> None:
     drawing(draw(spec, INK, PAPER), describe(spec))
 
 
-def drawing(svg: str, alt: str) -> None:
+def drawing(svg: str, alt: str, more: Mapping[str, Any] | None = None) -> None:
     """Show an SVG in INK and PAPER with its text; nothing outside a notebook."""
     if in_notebook():
         from IPython.display import display
 
         data = {"image/svg+xml": svg, "text/plain": alt}
-        display(data, raw=True, metadata={"image/svg+xml": {"alt": alt}})
+        display(data, raw=True, metadata={"image/svg+xml": {"alt": alt, **(more or {})}})
 
 
 def in_notebook() -> bool:

@@ -173,8 +173,15 @@ for (banding, share), name in zip(measured.items(), ("Zyda", "Zyda-2"), strict=T
 ax.axvline(0.4, color=plots.INK, lw=0.8, ls=":")
 ax.set(xlabel="Jaccard similarity", ylabel="chance of becoming one")
 ax.legend()
+points = [
+    {"name": name, "bands": b, "rows": r, "at": grid.tolist(), "share": share}
+    for ((b, r), share), name in zip(measured.items(), ("Zyda", "Zyda-2"), strict=True)
+]
 plots.show(
-    fig, "Chance that two documents become candidates against similarity: theory and 200 pairs"
+    fig,
+    "Chance that two documents become candidates against similarity: theory and 200 pairs",
+    live="s-curve",
+    values={"threshold": 0.4, "measured": points},
 )
 
 # %%

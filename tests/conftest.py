@@ -1,13 +1,26 @@
-"""The site, built once for all tests that look at it."""
+"""The site, built once for all tests that look at it; and the marker `gpu` of tests that need CUDA,
+which are skipped where there is none. `make gpu` runs them."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import served
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs CUDA; skipped where there is none")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU: what needs CUDA did not run")
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +33,8 @@ def site() -> Path:
 
 
 @pytest.fixture(scope="session")
-def address(site: Path):
+def address(site: Path) -> Iterator[str]:
+    from browser import served
+
     with served(site) as url:
         yield url

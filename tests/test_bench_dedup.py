@@ -11,7 +11,8 @@ from cookbook_lib.cli import main
 
 
 def test_the_tools_find_what_was_planted(capsys, tmp_path):
-    tools = ("cookbook", "cookbook, verified exactly", "datasketch")
+    by_signature = ("cookbook, by signature", "cookbook, by signature less 2 deviations")
+    tools = ("cookbook", *by_signature, "cookbook, exactly", "datasketch")
     plot = tmp_path / "curve.svg"
     options = ["--documents", "880", "--plot", str(plot), "--json", "--tools", *tools]
     main(["bench", "dedup", *options])
@@ -19,10 +20,15 @@ def test_the_tools_find_what_was_planted(capsys, tmp_path):
     assert plot.read_text().startswith("<?xml")
     rows = {row["tool"]: row for row in result["tools"]}
     assert set(rows) == set(tools)
-    assert rows["cookbook, verified exactly"]["precision"] == 1
+    assert rows["cookbook, exactly"]["precision"] == 1
     assert 0.8 < rows["cookbook"]["precision"] < 1  # unverified
     assert all(abs(c["deviations"]) < 5 for c in result["curve"])
-    assert rows["cookbook"]["recall"] == rows["cookbook, verified exactly"]["recall"]
+    assert rows["cookbook"]["recall"] == rows["cookbook, exactly"]["recall"]
+    found = [rows[name]["recall"] for name in ("cookbook", *by_signature)]
+    pairs = sum(c["pairs"] for c in result["curve"] if c["similarity"] > 0.39)
+    for measured, theory in zip(found, result["expected"].values(), strict=True):
+        assert abs(measured - theory) < 4 * (theory * (1 - theory) / pairs) ** 0.5
+    assert found[1] < found[2] <= found[0]
 
 
 @pytest.mark.parametrize(

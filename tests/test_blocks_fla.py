@@ -98,7 +98,7 @@ def test_a_block_is_the_same_with_its_kernel(name, request):
     assert called == [name] * 3  # not for packed documents, and not for one token
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the CUDA kernels did not run")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_on_a_gpu_is_that_on_a_cpu(name):
     pytest.importorskip("triton")

@@ -173,7 +173,7 @@ def test_no_kernel_runs_on_a_cpu():
     assert kernels.found("mamba_ssm", "anything", torch.zeros(1)) is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the CUDA kernels did not run")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", MODULES)
 def test_a_block_on_a_gpu_is_that_on_a_cpu(name):
     """To within the TF32 products of the kernels, in values and in gradients of the weights."""

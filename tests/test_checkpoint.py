@@ -55,7 +55,7 @@ def test_every_parameter_has_the_dtype_asked_for(stored, wanted, tmp_path):
     assert {p.dtype for p in load_checkpoint(tmp_path).parameters()} == {torch.float16}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_straight_to_the_gpu(tmp_path):
     write("zamba2", tmp_path)
     torch.cuda.reset_peak_memory_stats()

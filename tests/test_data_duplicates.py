@@ -4,26 +4,37 @@ survives follows from a rule."""
 import re
 import string
 import unicodedata
+from itertools import product
 from math import comb
 
 import networkx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
+from cookbook_lib.data import linking
 from cookbook_lib.data.banding import Banding, band_keys, candidates, choose, collision, errors
 from cookbook_lib.data.clusters import (
     cluster,
-    components,
     dropped,
     nearest,
+    speakers,
+    spread,
     stars,
     survivors,
 )
+from cookbook_lib.data.components import components, forest
+from cookbook_lib.data.gauge import Gauge
+from cookbook_lib.data.kept import Kept
+from cookbook_lib.data.linking import Search
 from cookbook_lib.data.minhash import jaccard, minhash, permutations, signatures, similarity
 from cookbook_lib.data.planted import pair
 from cookbook_lib.data.shingles import normalise, shingles
+from cookbook_lib.data.steps import MinHash
+from cookbook_lib.data.verification import found_by_signature, least_rows, verifier
 
 TEXTS = st.lists(st.text(st.sampled_from("aab  \n.é😀\xa0\u2028\x1c\ud800İ")), max_size=8)
 ZYDA = Banding(32, 4)
@@ -160,6 +171,85 @@ def test_components_are_those_of_networkx(n, data):
         expected[list(part)] = min(part)
     a, b = (np.array([e[k] for e in edges], int) for k in (0, 1))
     assert np.array_equal(components(n, a, b), expected)
+
+
+@given(st.integers(1, 60), st.data())
+def test_forests_merged_in_any_order_have_the_components_of_all_edges(n, data):
+    place = st.integers(0, n - 1)
+    parts = data.draw(st.lists(st.lists(st.tuples(place, place)), min_size=1, max_size=9))
+    edges = [edge for part in parts for edge in part]
+    left = [forest(n, columns(part)) for part in parts]
+    while len(left) > 1:
+        one = left.pop(data.draw(st.integers(0, len(left) - 1)))
+        other = left.pop(data.draw(st.integers(0, len(left) - 1)))
+        left.append(forest(n, one, other))
+    a, b = columns(edges)
+    count, theirs = connected_components(csr_array((np.ones(len(a)), (a, b)), (n, n)), False)
+    assert len(left[0][0]) == n - count  # edges of a forest, and no more
+    ours = components(n, *left[0])
+    assert np.array_equal(ours, components(n, a, b))
+    assert np.array_equal(ours == ours[:, None], theirs == theirs[:, None])
+
+
+def columns(edges: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    a, b = (np.array([edge[k] for edge in edges], int) for k in (0, 1))
+    return a, b
+
+
+@settings(
+    max_examples=20,
+    deadline=None,  # it writes files
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.data(), st.integers(1, 30), st.sampled_from(["none", "signature"]), st.integers(1, 7))
+def test_any_number_of_workers_finds_the_clusters_of_one(tmp_path, data, n, verify, workers):
+    row = st.lists(st.integers(0, 2), min_size=6, max_size=6)
+    signed = np.array(data.draw(st.lists(row, min_size=n, max_size=n)), np.uint32)
+    valid = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    step = MinHash(threshold=0.6, permutations=6, bands=6, rows=1, verify=verify)
+    search = Search(name="x", step=step, folder=tmp_path, documents=n, kept=())
+    signed.astype("<u4").tofile(search.file("keys"))
+    speaker, distinct = speakers(signed, valid)
+    search.save("distinct", distinct)
+    search.save("here", np.arange(n))
+
+    def each(name, tasks):
+        for task, arguments in data.draw(st.permutations(tasks)):
+            task(*arguments)
+
+    found = linking.clusters(search, each, workers, Gauge())
+    check = verifier(step, signed, np.arange(n), Kept([]))
+    assert np.array_equal(
+        spread(found, speaker, distinct), cluster(signed, step.banding(), check, valid)
+    )
+    priority = np.array(data.draw(st.permutations(range(n))))
+    speaker, distinct = speakers(signed, valid, priority)
+    search.save("distinct", distinct)
+    a, b = linking.neighbours(search, each, workers, Gauge())
+    assert np.array_equal(
+        nearest(distinct[a], distinct[b], priority)[speaker],
+        stars(signed, step.banding(), priority, check, valid),
+    )
+
+
+@given(st.integers(0, 8), st.integers(0, 1), st.sampled_from([(2, 3), (3, 2), (1, 4), (4, 1)]))
+def test_the_chance_to_be_found_by_signature_is_that_of_all_outcomes(least, rest, shape):
+    banding, n = Banding(*shape), shape[0] * shape[1] + rest
+    exact = 0.0
+    for outcome in product((0, 1), repeat=n):
+        bands = np.array(outcome[: n - rest]).reshape(shape)
+        if bands.all(1).any() and sum(outcome) >= least:
+            exact += 0.3 ** sum(outcome) * 0.7 ** (n - sum(outcome))
+    assert found_by_signature(0.3, banding, n, least) == pytest.approx(exact)
+
+
+def test_without_a_bound_it_is_the_s_curve_and_a_margin_gives_back_what_the_bound_lost():
+    for s in (0.1, 0.4, 0.8):
+        assert found_by_signature(s, ZYDA, 128, 0) == pytest.approx(collision(s, *ZYDA))
+    strict, loose = least_rows(0.4, 128, 0.0), least_rows(0.4, 128, 2.0)
+    assert (strict, loose) == (52, 41)  # 51.2, and 51.2 - 2 sqrt(128 x 0.4 x 0.6)
+    at = [found_by_signature(0.4, ZYDA, 128, least) for least in (0, loose, strict)]
+    assert at[1] > 0.98 * at[0] and at[2] < 0.75 * at[0]
 
 
 def test_components_of_a_long_chain():

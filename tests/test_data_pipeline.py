@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cookbook_lib.data import runs
+from cookbook_lib.data.gauge import Gauge
 from cookbook_lib.data.pipeline import Pipeline, load
 from cookbook_lib.data.planted import pair
 from cookbook_lib.data.reading import pieces
@@ -131,7 +132,7 @@ def same(out: Path, other: Path) -> None:
     for report in reports:
         del report["seconds"], report["peak_bytes"]
         for step in report["steps"]:
-            del step["seconds"]
+            del step["seconds"], step["peak_bytes"]
     assert reports[0] == reports[1]
     assert a == b
 
@@ -141,6 +142,48 @@ def test_one_process_and_three_write_the_same(tmp_path):
     run(pipeline, tmp_path / "one", workers=1)
     run(pipeline, tmp_path / "three", workers=3)
     same(tmp_path / "one", tmp_path / "three")
+
+
+@pytest.mark.parametrize("clusters", ["chains", "stars"])
+def test_exact_verification_by_three_processes_is_that_of_one(clusters, tmp_path):
+    step = MinHash(threshold=0.5, clusters=clusters)
+    pipeline = Pipeline(sources=mixed(tmp_path, 6), steps=(step,))
+    for workers, name in ((1, "one"), (3, "three")):
+        run(pipeline, tmp_path / name, workers=workers)
+    same(tmp_path / "one", tmp_path / "three")
+
+
+def test_what_went_for_a_document_that_went_later_went_for_the_one_that_stays(tmp_path):
+    p = pair(0.95, np.random.default_rng(0))
+    rows = [{"id": i, "text": t} for i, t in (("b1", p.b), ("b2", p.b), ("longer", p.a + " end"))]
+    steps = (Exact(), MinHash(threshold=0.8))
+    out = tmp_path / "out"
+    run(Pipeline(sources=(corpus(tmp_path, "x", {"0": rows}),), steps=steps), out)
+    assert [row["id"] for row in kept(out)] == ["longer"]
+    gone = {row["id"]: (row["step"], row["stays"]) for row in removed(out)}
+    assert gone == {"b1": ("2-minhash", "longer"), "b2": ("1-exact", "longer")}
+
+
+def test_texts_beyond_what_memory_holds_are_refused_before_they_are_read(tmp_path):
+    rows = [{"id": str(i), "text": "é" * 100} for i in range(10)]
+    source = corpus(tmp_path, "x", {"0": rows})
+    pipeline = Pipeline(sources=(source,), steps=(Substring(length=20, most=1999),))
+    said = "the texts for substrings are 2,000 bytes, expected at most 1,999"
+    with pytest.raises(ValueError, match=said):
+        run(pipeline, tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux lowers the mark")
+def test_the_peak_of_a_step_is_what_it_holds_and_not_what_was_held_before():
+    gauge = Gauge()
+    with gauge("much"):
+        np.ones(10_000_000)  # 80 MB
+    with gauge("little"):
+        np.ones(1000)
+    assert gauge.peaks["much"] - gauge.peaks["little"] > 70e6
+    with gauge("little"):
+        held = np.ones(20_000_000)
+    assert gauge.peaks["little"] > gauge.peaks["much"] > 8 * len(held) / 2
 
 
 def test_the_order_of_files_does_not_decide_who_survives(tmp_path):

@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("orjson", reason="cookbook_lib.data needs the extra `data`")
 pytest.importorskip("ray", reason="there is no Ray for this Python")
-import ray
 import tokenizers as hf
 from tokenizers import models, pre_tokenizers, trainers
 
+from cookbook_lib.data.nodes import local_cluster
 from cookbook_lib.data.pipeline import Pipeline
 from cookbook_lib.data.runs import run
 from cookbook_lib.data.steps import PRESETS, Source
@@ -26,18 +26,15 @@ SOURCES = sorted((Path(__file__).parent.parent / "cookbook_lib").rglob("*.py"))
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster():
     """A head without cores, and two nodes with one core each."""
-    from ray.cluster_utils import Cluster
+    with local_cluster(2) as made:
+        yield made
 
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    made.nodes_to_lose = [made.add_node(num_cpus=1) for _ in range(2)]
-    made.wait_for_nodes()
-    yield made
-    ray.shutdown()
-    made.shutdown()
+
+def losing(cluster):
+    """The node that is lost."""
+    return next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)
 
 
 def test_a_killed_worker_and_a_lost_node_change_nothing(cluster, tmp_path):
@@ -64,12 +61,11 @@ def test_a_killed_worker_and_a_lost_node_change_nothing(cluster, tmp_path):
                 lost.append(
                     lose_a_worker()
                     if not lost
-                    else cluster.remove_node(losing, allow_graceful=False)
+                    else cluster.remove_node(losing(cluster), allow_graceful=False)
                 )
 
         return told
 
-    losing = cluster.nodes_to_lose[0]
     there = count(*asked, engine="ray", address=cluster.address, out=tmp_path / "ray", watch=watch)
     here = count(*asked, workers=1, out=tmp_path / "local")
     assert len(lost) == 2 and there.documents == 16 * len(texts)
@@ -111,7 +107,7 @@ def test_a_pipeline_on_the_cluster_writes_what_one_process_writes(cluster, tmp_p
         if not lost:
             lost.append(lose_a_worker(b"call"))
         elif len(lost) == 1:
-            lost.append(cluster.remove_node(cluster.nodes_to_lose[0], allow_graceful=False))
+            lost.append(cluster.remove_node(losing(cluster), allow_graceful=False))
 
     there = run(
         pipeline, tmp_path / "ray", progress=progress, engine="ray", address=cluster.address

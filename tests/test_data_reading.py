@@ -26,6 +26,7 @@ from cookbook_lib.data import compression, formats
 from cookbook_lib.data.files import File, find
 from cookbook_lib.data.reading import Damage, Document, Piece, documents, pieces, texts
 
+ROOT = Path(__file__).parent.parent
 TEXTS = ["one", "", "zwei\n\nlines", "emoji 👩‍👩‍👧 and \u0000 null", "שלום עולם", "a" * 70_000, "é"]
 PACK = {
     "": bytes,
@@ -315,20 +316,16 @@ def test_folders_globs_and_sources(tmp_path):
     assert sorted(f.path for f in again) == [f.path for f in files[1:]]
 
 
-def test_a_saved_dataset_is_its_arrow_files(tmp_path):
-    """The layout that `datasets` writes: state.json lists the data."""
-    table = pa.table({"text": TEXTS})
-    for split in ("train", "test"):
-        (tmp_path / split).mkdir()
-        name = str(tmp_path / split / "data-00000-of-00001.arrow")
-        with pa.OSFile(name, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as file:
-            file.write_table(table)
-        state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
-        write(tmp_path / split / "state.json", json.dumps(state).encode())
-        write(tmp_path / split / "dataset_info.json", b"{}")
-    write(tmp_path / "dataset_dict.json", b'{"splits": ["train", "test"]}')
-    assert read(tmp_path) == (TEXTS * 2, [])
-    assert [f.source for f in find([str(tmp_path)])[0]] == ["test", "train"]
+def test_a_dataset_that_datasets_saved_is_read_as_it_was():
+    """`tests/data/datasets` was written by `save_to_disk` of datasets 5.2.0: four rows in two
+    shards, and a DatasetDict of all rows and of the first."""
+    rows = [("a", "one two"), ("b", "três"), ("c", ""), ("d", "日本 語")]
+    folder = ROOT / "tests/data/datasets"
+    files, skipped = find([str(folder / "sharded")])
+    assert [(d.id, d.text) for d in documents(files)] == rows and not skipped
+    assert read(folder / "splits") == ([rows[0][1], *(text for _, text in rows)], [])
+    files, skipped = find([str(folder / "splits")])
+    assert [f.source for f in files] == ["test", "train"] and not skipped
 
 
 def test_documents_keep_their_ids_sources_and_other_fields(tmp_path):

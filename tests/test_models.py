@@ -210,7 +210,7 @@ RUNNABLE = [
     name
     for name in presets.names()
     if presets.preset(name).family
-    in ("blackmamba", "jamba", "llama", "mamba", "mamba2", "mistral", "mixtral", "olmoe")
+    in ("blackmamba", "jamba", "llama", "mamba", "mamba2", "mistral", "mixtral", "olmoe", "phi3")
     or presets.preset(name).family.startswith("zamba")
 ]
 

@@ -52,6 +52,7 @@ CHECKPOINTS: dict[str, dict] = {  # "family variant" -> fields of its config
     | {"num_hidden_layers": 2, "tie_word_embeddings": True, "rope_parameters": LLAMA3}
     | {"attention_bias": True, "mlp_bias": True, "head_dim": 10},
     "mistral": ATTENTION | {"num_hidden_layers": 2, "sliding_window": 4},
+    "phi3": ATTENTION | {"num_hidden_layers": 2, "sliding_window": 4},
     "qwen2": ATTENTION | {"num_hidden_layers": 2},
     "qwen3": ATTENTION | {"num_hidden_layers": 2, "head_dim": 8},
     "mixtral": ATTENTION | EXPERTS | {"num_hidden_layers": 2},

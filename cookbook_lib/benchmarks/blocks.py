@@ -1,203 +1,179 @@
-"""`cookbook bench block`: seconds and memory of one block, alone or beside transformers'."""
+"""`cookbook bench block`: seconds of any block, alone, beside another package's, or of a model."""
 
 import json as json_format
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from statistics import median
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 from torch import Tensor, nn
 
-from cookbook_lib.benchmarks.measure import in_a_fresh_process, interleaved, peak_of, where
+from cookbook_lib.benchmarks.ceilings import Ceilings, ceilings
+from cookbook_lib.benchmarks.named import NAMES, Sizes, sized, sizes_of
+from cookbook_lib.benchmarks.passes import Pass, inputs, shape, timed, work
+from cookbook_lib.benchmarks.provenance import device_name
+from cookbook_lib.benchmarks.rows import row
+from cookbook_lib.benchmarks.shown import show_blocks, show_model
 from cookbook_lib.benchmarks.sides import ours, theirs
-from cookbook_lib.calculators import specs
+from cookbook_lib.benchmarks.sweep import Row, sweep
+from cookbook_lib.benchmarks.timing import Stop, clock, compare
+from cookbook_lib.benchmarks.tracked import peak_bytes
+from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.calculators.costs import Block
-from cookbook_lib.commands.output import nbytes, print_table
-from cookbook_lib.results import append, ready
+from cookbook_lib.results import ready
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
-SPECS = {"mamba1": specs.Mamba1, "mamba2": specs.Mamba2, "mamba3": specs.Mamba3}
-SIDES: dict[str, Callable[[Block], nn.Module]] = {"ours": ours, "theirs": theirs}
+USUAL_SIZES = Sizes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """What is the same for all rows of a run; its ceilings are measured when a row needs them."""
+
+    device: str
+    dtype: str
+    graph: bool
+    stop: Stop
+
+    @cached_property
+    def ceilings(self) -> Ceilings:
+        return ceilings(self.device, self.dtype)
 
 
 def bench_block(
     block: Annotated[
-        Literal["mamba1", "mamba2", "mamba3"], tyro.conf.Positional, tyro.conf.arg(metavar="BLOCK")
-    ],
-    d_model: int = 512,
-    d_state: int | None = None,
-    tokens: int = 4096,
+        Literal[tuple(NAMES)] | None, tyro.conf.Positional, tyro.conf.arg(metavar="BLOCK")
+    ] = None,
+    sizes: Annotated[Sizes, tyro.conf.arg(name="")] = USUAL_SIZES,
+    model: str | None = None,
+    tokens: tuple[int, ...] = (4096,),
+    context: tuple[int, ...] = (4096,),
     batch: int = 1,
-    chunk_size: int = 128,
-    their_chunk_size: int = 256,
-    dtype: Literal["fp32", "bf16", "fp64"] = "fp32",
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     device: Literal["cpu", "cuda"] = "cpu",
     threads: int | None = None,
-    against: Literal["nothing", "transformers"] = "nothing",
-    passes: Literal["forward", "both"] = "both",
-    repeats: int = 5,
+    passes: tuple[Pass, ...] = ("forward", "training", "decode"),
+    against: Literal["nothing", "transformers", "mamba_ssm"] = "nothing",
+    their_chunk_size: int = 256,
+    seconds: float = 2.0,
+    graph: bool = False,
     out: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Time a block's forward pass, and forward and backward together; and their peak memory.
+    """Time the passes of a block, or of each block of a model, at sizes of your choice.
 
-    transformers runs plain PyTorch unless its kernels are there. Its Mamba-1 needs hours for a
-    backward pass over 4096 tokens: measure it with `--passes forward`.
+    FLOPs and bytes come from the block's spec. Two ceilings are measured in the same run, and each
+    time is compared with them. A run with --out that was stopped goes on where it was.
 
     Args:
-        block: mamba1, mamba2 or mamba3
-        d_model: width of the stream
-        d_state: numbers in the state for each channel; the block's usual count if not given
-        tokens: tokens of each sequence
+        block: which block; or give --model
+        sizes: of the block
+        model: a preset (see `cookbook models`), a config.json, or a folder that holds one
+        tokens: of each sequence, in all passes but decode: one or more numbers
+        context: tokens that each sequence holds before a decode step: one or more numbers
         batch: sequences
-        chunk_size: tokens of a chunk in Mamba-2 and 3, which changes speed but not results
-        their_chunk_size: the same for transformers; 256 is its default
         dtype: of weights and activations
         device: cpu or cuda
         threads: that PyTorch may use; what it takes by itself if not given
+        passes: forward, backward, training (both), decode: one or more
         against: also run the same block of this package, with the same weights, in turn
-        passes: forward only, or also forward and backward together
-        repeats: measurements of each side, after one that is not counted
+        their_chunk_size: tokens of a chunk in their Mamba-2; 256 is its default
+        seconds: for the samples of each row; fewer if the median is known before
+        graph: on CUDA, capture each pass as a graph and replay it
         out: a file that each result is appended to as a line of JSON
         json: print each result as a line of JSON instead of a table
     """
-    counts = {"tokens": tokens, "batch": batch, "repeats": repeats, "threads": threads}
-    counts |= {"chunk-size": chunk_size, "their-chunk-size": their_chunk_size}
-    for name, value in counts.items():
+    if (block is None) == (model is None):
+        raise ValueError(f"block is {block} and model is {model}, expected one of the two")
+    counts = {"tokens": min(tokens), "context": min(context), "batch": batch, "threads": threads}
+    for name, value in (counts | {"their-chunk-size": their_chunk_size}).items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but PyTorch finds no GPU: expected 'cpu'")
-    if out:
-        ready(out)  # rather now than after minutes of measuring
+    if graph and device != "cuda":
+        raise ValueError("graph is True, expected False on a CPU: graphs are CUDA's")
     if threads is not None:
         torch.set_num_threads(threads)
-    setting = {
-        "block": block,
-        "d_model": d_model,
-        "d_state": d_state,
-        "tokens": tokens,
-        "batch": batch,
-        "chunk_size": chunk_size,
-        "their_chunk_size": their_chunk_size,
-        "dtype": dtype,
-        "device": device,
-        "threads": torch.get_num_threads(),
-    }
-    specs_of, x = prepared(setting)
-    spec = specs_of["ours"]
-    sides = ["ours"] + ["theirs"] * (against == "transformers")
-    modules = {side: SIDES[side](specs_of[side]).to(x.device, x.dtype) for side in sides}
-    difference = None
-    if against == "transformers":
-        modules["ours"].load_state_dict(modules["theirs"].state_dict())
-        difference = apart(*(m.requires_grad_(False)(x) for m in modules.values()))
-        for module in modules.values():
-            module.requires_grad_(True)
-    results = []
-    for one in ["forward", "forward and backward"][: 1 + (passes == "both")]:
-        runs = {side: a_pass(module, x, one) for side, module in modules.items()}
-        took = interleaved(runs, repeats)
-        peak = {side: peak_bytes(setting, side, one) for side in sides}
-        results.append(
-            {
-                **{k: v for k, v in setting.items() if k not in ("device", "threads")},
-                "d_state": spec.d_state,
-                "pass": one,
-                "against": against,
-                **where(device),
-                "seconds": took,
-                "peak_bytes": peak,
-                "flops": spec.flops(b=batch, l=tokens) * (1 if one == "forward" else 3),
-                "largest_relative_difference": difference,
-                "ratios": pairs(took),
-            }
-        )
-    report(results, json)
-    for row in results if out else ():
-        append(out, row)
+    how = How(device=device, dtype=dtype, graph=graph, stop=Stop(seconds=seconds))
+    common = {"batch": batch, "dtype": dtype}
+    lengths = [(p, n, 0) for p in passes if p != "decode" for n in tokens]
+    lengths += [("decode", 1, n) for n in context if "decode" in passes]
+    cases = [common | {"pass": p, "tokens": n, "context": c} for p, n, c in lengths]
+    if model:
+        if against != "nothing":
+            raise ValueError(f"against is {against!r}, expected 'nothing' for a model")
+        from cookbook_lib.benchmarks.whole_models import model_rows
+
+        found = model_rows(model, cases, how, out, place(how))
+        return print_lines(found) if json else show_model(found)
+    spec = sized(block, sizes)
+    if against != "nothing":
+        cases = [case for case in cases if case["pass"] != "decode"]
+        theirs(spec, against, device)  # rather now than after minutes of measuring
+    if out:
+        ready(out)
+    run = partial(block_row, spec=spec, how=how, their_chunk_size=their_chunk_size)
+    cases = [{"block": block, "sizes": sizes_of(spec), **c, "against": against} for c in cases]
+    found = sweep(cases, run, out, device=device, again=place(how))
+    print_lines(found) if json else show_blocks(found)
 
 
-def prepared(setting: dict) -> tuple[dict[str, Block], Tensor]:
-    """The block's spec as each side runs it, and an input."""
-    sizes = {k: setting[k] for k in ("d_model", "d_state") if setting[k] is not None}
-    spec = SPECS[setting["block"]](**sizes)
-    both = {"ours": spec, "theirs": spec}
-    if hasattr(spec, "chunk_size"):
-        both["ours"] = spec.but(chunk_size=setting["chunk_size"])
-        both["theirs"] = spec.but(chunk_size=setting["their_chunk_size"])
+def place(how: How) -> Row:
+    """What two rows must have in common to be of the same measurement."""
+    return {"device": device_name(how.device), "threads": torch.get_num_threads()} | (
+        {"graph": True} if how.graph else {}
+    )
+
+
+def block_row(spec: Block, how: How, their_chunk_size: int, **case: Any) -> Row:
+    """Measure one case: our side, and another that takes turns with it."""
+    kind, against, dtype = case["pass"], case["against"], case["dtype"]
+    run = shape(kind, case["batch"], case["tokens"], case["context"])
     torch.manual_seed(0)
-    x = torch.randn(setting["batch"], setting["tokens"], spec.d_model)
-    return both, x.to(setting["device"], DTYPES[setting["dtype"]])
+    x = inputs(spec, run, dtype, how.device)
+    modules = {"cookbook_lib": ready_for(ours(spec), x, dtype)}
+    if against != "nothing":
+        other = spec.but(chunk_size=their_chunk_size) if case["block"] == "mamba2" else spec
+        modules[against] = ready_for(theirs(other, against, how.device), x, dtype)
+        modules["cookbook_lib"].load_state_dict(modules[against].state_dict())
+    runs = {by: timed(m, spec, kind, run, dtype, x) for by, m in modules.items()}
+    found = compare(runs, clock(how.device, how.graph), how.stop)
+    flops, nbytes = work(spec, kind, run, dtype)
+    measured = row(
+        {},
+        found.timings["cookbook_lib"],
+        device=how.device,
+        flops=flops,
+        nbytes=nbytes,
+        ceilings=how.ceilings,
+    )
+    peaks = {by: peak_bytes(run, how.device) for by, run in runs.items()}
+    measured["peak_bytes"] = peaks["cookbook_lib"]
+    if against != "nothing":
+        measured["other"] = {
+            "seconds": found.timings[against].json(),
+            "peak_bytes": peaks[against],
+            "ratio": found.ratio(against, "cookbook_lib").json(),
+            "largest_relative_difference": apart(*(run_once(m, x) for m in modules.values())),
+        }
+    return measured
 
 
-def a_pass(module: nn.Module, x: Tensor, kind: str) -> Callable[[], object]:
-    """What is timed: the input has a gradient too, as inside a model."""
-    if kind == "forward":
-        return lambda: torch.no_grad()(module)(x)
-    x = x.clone().requires_grad_()
-    return lambda: module(x).sum().backward()
+def ready_for(module: nn.Module, x: Tensor, dtype: str) -> nn.Module:
+    return module.to(x.device, DTYPES[dtype])
 
 
-def pairs(took: dict[str, list[float]]) -> list[float] | None:
-    """ours / theirs, round by round: what slows the machine down slows down both."""
-    if len(took) < 2:
-        return None
-    return [a / b for a, b in zip(took["ours"], took["theirs"], strict=True)]
+def run_once(module: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return module(x)
 
 
 def apart(got: Tensor, want: Tensor) -> float:
     return ((got - want).abs().max() / want.abs().max()).item()
 
 
-PEAK = (
-    "import sys; from cookbook_lib.benchmarks.blocks import print_peak; print_peak(*sys.argv[1:])"
-)
-
-
-def peak_bytes(setting: dict, side: str, kind: str) -> int:
-    """Bytes that one pass holds at most beyond what was there before, in a fresh process."""
-    return int(in_a_fresh_process(PEAK, json_format.dumps(setting), side, kind))
-
-
-def print_peak(setting: str, side: str, kind: str) -> None:
-    """For `peak_bytes`, in its own process."""
-    given = json_format.loads(setting)
-    torch.set_num_threads(given["threads"])
-    both, x = prepared(given)
-    run = a_pass(SIDES[side](both[side]).to(x.device, x.dtype), x, kind)
-    print(peak_of(run))
-
-
-def report(results: list[dict], json: bool) -> None:
-    if json:
-        for result in results:
-            print(json_format.dumps(result))
-        return
-    first, rows = results[0], []
-    for r in results:
-        for side, took in r["seconds"].items():
-            rows.append(
-                [
-                    r["pass"],
-                    "cookbook_lib" if side == "ours" else r["against"],
-                    f"{median(took):.3f} s",
-                    f"{min(took):.3f} to {max(took):.3f} s",
-                    f"{r['flops'] / median(took):.2e}",
-                    nbytes(r["peak_bytes"][side]),
-                    f"{1 / median(r['ratios']):.1f} times as fast"
-                    if side == "ours" and r["ratios"]
-                    else "",
-                ]
-            )
-    head = ("pass", "by", "median", "range", "FLOP/s", "peak memory", "")
-    title = (
-        f"{first['block']}, d_model {first['d_model']}, d_state {first['d_state']}, "
-        f"{first['batch']} x {first['tokens']} tokens, {first['dtype']}, {first['device']}, "
-        f"{first['threads']} threads"
-    )
-    print_table(title, head, rows)
-    if (difference := first["largest_relative_difference"]) is not None:
-        print(f"Outputs differ by {difference:.1e} of the largest.")
+def print_lines(rows: list[Row]) -> None:
+    for found in rows:
+        print(json_format.dumps(found))

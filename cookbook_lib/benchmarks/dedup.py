@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from cookbook_lib.benchmarks.dedup_tools import BANDS, ROWS, TOOLS
+from cookbook_lib.benchmarks.dedup_theory import draw, expected, s_curve
+from cookbook_lib.benchmarks.dedup_tools import THRESHOLD, TOOLS
 from cookbook_lib.commands.output import print_json, print_table
-from cookbook_lib.data.banding import collision
 from cookbook_lib.data.planted import pair
 
 SIMILARITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 GRAMS = 600  # n-grams of a document, about 3 kB
 FILES = 4  # some tools work on files in parallel, and on nothing smaller
-THRESHOLD = 0.4
 
 
 def bench_dedup(
@@ -34,7 +33,7 @@ def bench_dedup(
     """Speed, recall and precision on planted duplicates, each tool in a process of its own.
 
     Tools that are not installed are left out. All of them need: pip install
-    'datatrove[processing]' 'xxhash<4' text-dedup.
+    daft 'datatrove[processing]' 'xxhash<4' text-dedup.
 
     Args:
         documents: how many, in pairs of known similarity
@@ -67,7 +66,7 @@ def bench_dedup(
         draw(curve, plot)
     if json:
         sizes = {"documents": documents, "bytes": size, "repeats": repeats}
-        return print_json({**sizes, "tools": rows, "curve": curve})
+        return print_json({**sizes, "tools": rows, "curve": curve, "expected": expected(planted)})
     head = ("tool", "version", "seconds", "MB/s", "recall", "precision")
     table = [
         (
@@ -82,8 +81,8 @@ def bench_dedup(
     ]
     title = f"{documents} documents, {size / 1e6:.0f} MB; pairs of {THRESHOLD} and above"
     print_table(title, head, table)
-    wanted = [p for p in planted if p >= THRESHOLD]
-    print(f"recall that {BANDS} x {ROWS} bands lead to expect: {expected(wanted):.3f}\n")
+    rows = [(verify, f"{value:.3f}") for verify, value in expected(planted).items()]
+    print_table("recall that theory leads to expect", ("pairs that pass", "recall"), rows)
     head = ("similarity", "pairs", "merged", "theory", "deviations")
     keys = ("similarity", "pairs", "measured", "theory", "deviations")
     print_table("chance of a merge", head, [[f"{c[k]:.3g}" for k in keys] for c in curve])
@@ -145,39 +144,3 @@ def installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def expected(similarities: list[float]) -> float:
-    return float(np.mean([collision(s, BANDS, ROWS) for s in similarities]))
-
-
-def s_curve(planted: list[float], merged: list[bool]) -> list[dict[str, float]]:
-    """For each similarity the share of pairs that were merged, theory, and how far apart."""
-    rows = []
-    for similarity in sorted(set(planted)):
-        hits = [m for m, s in zip(merged, planted, strict=True) if s == similarity]
-        measured, theory = float(np.mean(hits)), collision(similarity, BANDS, ROWS)
-        spread = (theory * (1 - theory) / len(hits)) ** 0.5
-        rows.append(
-            {
-                "similarity": similarity,
-                "pairs": len(hits),
-                "measured": measured,
-                "theory": theory,
-                "deviations": (measured - theory) / spread if spread else 0.0,
-            }
-        )
-    return rows
-
-
-def draw(curve: list[dict[str, float]], path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    fig, ax = plt.subplots()
-    s = np.linspace(0, 1, 200)
-    ax.plot(s, collision(s, BANDS, ROWS), label="theory")
-    ax.plot([c["similarity"] for c in curve], [c["measured"] for c in curve], "o", label="measured")
-    ax.set(xlabel="Jaccard similarity of the n-grams", ylabel="chance of a merge")
-    ax.legend()
-    fig.savefig(path)
-    plt.close(fig)

@@ -10,21 +10,23 @@ import sys
 from pathlib import Path
 
 NGRAM, PERMUTATIONS, BANDS, ROWS = 13, 128, 32, 4  # Zyda's, arXiv:2406.01981
-PROCESSES = 2
+THRESHOLD, PROCESSES = 0.4, 2
+MARGIN = 2.0  # deviations of a signature below the threshold
 
 
-def cookbook(corpus: Path, folder: Path, verify: str = "none") -> set[str]:
+def cookbook(corpus: Path, folder: Path, verify: str = "none", margin: float = 0.0) -> set[str]:
     from cookbook_lib.data.pipeline import Pipeline
     from cookbook_lib.data.runs import run
     from cookbook_lib.data.steps import MinHash, Source
 
     step = MinHash(
-        threshold=0.4,
+        threshold=THRESHOLD,
         ngram=NGRAM,
         permutations=PERMUTATIONS,
         bands=BANDS,
         rows=ROWS,
         verify=verify,
+        margin=margin,
     )
     source = Source(name="planted", paths=(str(corpus),))
     run(Pipeline(sources=(source,), steps=(step,), format="jsonl"), folder / "out", PROCESSES)
@@ -34,6 +36,10 @@ def cookbook(corpus: Path, folder: Path, verify: str = "none") -> set[str]:
 
 def cookbook_signature(corpus: Path, folder: Path) -> set[str]:
     return cookbook(corpus, folder, "signature")
+
+
+def cookbook_margin(corpus: Path, folder: Path) -> set[str]:
+    return cookbook(corpus, folder, "signature", MARGIN)
 
 
 def cookbook_exact(corpus: Path, folder: Path) -> set[str]:
@@ -68,6 +74,32 @@ def datasketch_signature(text: str):
     one = MinHash(num_perm=PERMUTATIONS)
     one.update_batch(grams)
     return one
+
+
+def daft(corpus: Path, folder: Path) -> set[str]:
+    """Signatures by Daft's native runner, then bands and components with arrays; it writes none
+    of the documents.
+    """
+    import daft
+    import numpy as np
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    clean = daft.col("text").normalize(remove_punct=True, lowercase=True, white_space=True)
+    sign = clean.minhash(num_hashes=PERMUTATIONS, ngram_size=NGRAM, seed=1, hash_function="xxhash")
+    found = daft.read_json(f"{corpus}/*.jsonl").select("id", sign.alias("signature")).to_arrow()
+    signed = found["signature"].combine_chunks().flatten().to_numpy().reshape(-1, PERMUTATIONS)
+    n, firsts = len(found), []
+    for band in range(BANDS):
+        rows = np.ascontiguousarray(signed[:, band * ROWS : (band + 1) * ROWS])
+        _, first, bucket = np.unique(
+            rows.view(f"V{ROWS * rows.itemsize}").ravel(), return_index=True, return_inverse=True
+        )
+        firsts.append(first[bucket])
+    edges = (np.tile(np.arange(n), BANDS), np.concatenate(firsts))
+    _, label = connected_components(csr_array((np.ones(n * BANDS), edges), (n, n)), False)
+    ids = np.array(found["id"].to_pylist(), object)
+    return set(ids[np.unique(label, return_index=True)[1]])
 
 
 def datatrove(corpus: Path, folder: Path) -> set[str]:
@@ -130,9 +162,11 @@ def text_dedup(corpus: Path, folder: Path) -> set[str]:
 
 TOOLS = {
     "cookbook": (cookbook, None),
-    "cookbook, verified by signature": (cookbook_signature, None),
-    "cookbook, verified exactly": (cookbook_exact, None),
+    "cookbook, by signature": (cookbook_signature, None),
+    f"cookbook, by signature less {MARGIN:g} deviations": (cookbook_margin, None),
+    "cookbook, exactly": (cookbook_exact, None),
     "datasketch": (datasketch, "datasketch"),
+    "Daft and scipy": (daft, "daft"),
     "datatrove": (datatrove, "datatrove"),
     "text-dedup": (text_dedup, "text-dedup"),
 }  # name -> function, package that it needs beyond the extra `data`

@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from cookbook_lib.benchmarks.measure import device_name, interleaved
+from cookbook_lib.benchmarks.provenance import device_name
+from cookbook_lib.benchmarks.timing import Stop, compare
 from cookbook_lib.commands.output import print_json, print_table
 
 WAYS = {  # name -> function in counters, or our command; the package whose version tells
@@ -66,18 +67,19 @@ def bench_tokens(
         def run(name: str) -> None:
             counts[name] = in_a_process(WAYS[name][0], folder, kind, tokenizer, workers)
 
-        took = interleaved(
-            {name: lambda name=name: run(name) for name in ways if found[name]}, repeats
-        )
+        took = compare(
+            {name: lambda name=name: run(name) for name in ways if found[name]},
+            stop=Stop.after(repeats),
+        ).timings
     rows = [
         {
             "by": name,
             "version": found[name],
-            "seconds": seconds,
-            "bytes_per_second": nbytes / median(seconds),
+            "seconds": timing.samples,
+            "bytes_per_second": nbytes / timing.median,
             "tokens": counts[name],
         }
-        for name, seconds in took.items()
+        for name, timing in took.items()
     ]
     if json:
         shown = {"device": device_name("cpu"), "workers": workers, "bytes": nbytes, "rows": rows}

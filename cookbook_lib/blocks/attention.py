@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum, nn
 
 from cookbook_lib.blocks.kv_cache import Start, extend
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.norms import RMSNorm
 from cookbook_lib.blocks.rope import RoPE, rotate
 from cookbook_lib.blocks.short_conv import short_conv
 from cookbook_lib.calculators import specs
@@ -47,9 +49,9 @@ def attention_parallel(
     """All queries at once, through PyTorch's fused kernel; `mask` is True where a query sees."""
     mask = None if mask is None else mask[:, None]
     if q.shape[2] == 1:  # heads that share a key become its queries: the keys are read once
-        q = rearrange(q, "b (g r) 1 k -> b g r k", g=k.shape[1])
-        y = F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
-        return rearrange(y, "b g r k -> b (g r) 1 k")
+        queries = q.reshape(len(q), k.shape[1], -1, q.shape[3])
+        y = F.scaled_dot_product_attention(queries, k, v, mask, scale=scale)
+        return y.reshape(*q.shape[:3], -1)
     gqa = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(
         q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=gqa
@@ -102,16 +104,16 @@ class Attention(Named):
         self.widths = [spec.d_q, spec.d_kv, spec.d_kv]
         parts = {"qkv": spec.d_qkv} if spec.fused else dict(zip("qkv", self.widths, strict=True))
         for name, d_out in parts.items():
-            self.add(f"{name}_proj", nn.Linear(spec.d_x, d_out, bias=spec.qkv_bias))
+            self.add(f"{name}_proj", Linear(spec.d_x, d_out, bias=spec.qkv_bias))
         if spec.qk_norm != "none":
             for name, d in zip("qk", self.widths, strict=False):
                 d_norm = spec.head_dim if spec.qk_norm == "head" else d
-                self.add(f"{name}_norm", nn.RMSNorm(d_norm, eps=eps))
+                self.add(f"{name}_norm", RMSNorm(d_norm, eps=eps))
         if spec.d_conv:
             d = spec.d_qkv
             conv = nn.Conv1d(d, d, spec.d_conv, groups=d, bias=spec.conv_bias)
             self.add("conv1d", conv)
-        self.add("o_proj", nn.Linear(spec.d_q, spec.d_model, bias=spec.out_bias))
+        self.add("o_proj", Linear(spec.d_q, spec.d_model, bias=spec.out_bias))
 
     def forward(
         self,
@@ -145,7 +147,7 @@ class Attention(Named):
             parts = self.convolve(torch.cat(parts, -1), state, real, seq_idx)
         q, k, v = self.heads(parts)
         if self.rope:
-            tables = self.rope.tables(positions, self.spec.head_dim, x.dtype)
+            tables = self.rope.at(start, positions, self.spec.head_dim, x.dtype)
             q, k = rotate(q, *tables), rotate(k, *tables)
         at, window = positions, self.spec.window
         if state is not None:
@@ -157,7 +159,7 @@ class Attention(Named):
         else:
             see, causal = visible(positions, at, window, mask, seq_idx), False
         y = attention_parallel(q, k, v, self.scale, see, causal)
-        return self.part("o_proj")(rearrange(y, "b h l k -> b l (h k)"))
+        return self.part("o_proj")(y.transpose(1, 2).flatten(2))
 
     def project(self, x: Tensor, adapters: dict[str, nn.Module]) -> list[Tensor]:
         """Queries, keys and values of the new tokens, all heads in a row."""
@@ -179,7 +181,8 @@ class Attention(Named):
         """The same a head each, (b h l k), queries and keys normed."""
         if self.spec.qk_norm == "all":
             parts[:2] = self.part("q_norm")(parts[0]), self.part("k_norm")(parts[1])
-        q, k, v = (rearrange(t, "b l (h k) -> b h l k", k=self.spec.head_dim) for t in parts)
+        d = self.spec.head_dim
+        q, k, v = (t.view(*t.shape[:2], -1, d).transpose(1, 2) for t in parts)
         if self.spec.qk_norm == "head":
             q, k = self.part("q_norm")(q), self.part("k_norm")(k)
         return [q, k, v]

@@ -3,12 +3,28 @@
 Axes: b batch, l tokens, c chunks, q and k positions in a chunk.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+
+def unrounded(scan: Callable) -> Callable:
+    """Keep autocast outside a scan, whose products are as exact as the tensors that it is given."""
+
+    @wraps(scan)
+    def run(*args, **kwargs):
+        device = args[0].device.type
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+            return scan(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return scan(*args, **kwargs)
+
+    return run
 
 
 def in_chunks(x: Tensor, size: int) -> Tensor:

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum, nn
 
 from cookbook_lib.blocks import kernels
-from cookbook_lib.blocks.chunks import documents, in_chunks
+from cookbook_lib.blocks.chunks import documents, in_chunks, unrounded
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.short_conv import short_conv
 from cookbook_lib.blocks.ssm_parts import GatedNorm
@@ -51,6 +52,7 @@ def deltanet_recurrent(
     return torch.stack(ys, 1), state
 
 
+@unrounded
 def deltanet_chunked(
     q: Float[Tensor, "b l g n"],
     k: Float[Tensor, "b l g n"],
@@ -109,14 +111,14 @@ class GatedDeltaNet(Named):
     def __init__(self, spec: specs.GatedDeltaNet, eps: float = 1e-6):
         super().__init__(spec)
         d, h = spec.d_model, spec.n_v_heads
-        self.add("in_proj_qkvz", nn.Linear(d, spec.d_qkvz, bias=False))
-        self.add("in_proj_ba", nn.Linear(d, spec.d_ba, bias=False))
+        self.add("in_proj_qkvz", Linear(d, spec.d_qkvz, bias=False))
+        self.add("in_proj_ba", Linear(d, spec.d_ba, bias=False))
         conv = nn.Conv1d(spec.d_qkv, spec.d_qkv, spec.d_conv, groups=spec.d_qkv, bias=False)
         self.add("conv1d", conv)
         self.dt_bias = nn.Parameter(torch.ones(h))
         self.A_log = nn.Parameter(torch.empty(h).uniform_(0.01, 16).log())
         self.add("norm", GatedNorm(spec.head_v_dim, eps=eps, norm_before_gate=True))
-        self.add("out_proj", nn.Linear(spec.d_v, d, bias=False))
+        self.add("out_proj", Linear(spec.d_v, d, bias=False))
 
     def forward(
         self,

@@ -98,14 +98,18 @@ def ssd(
 
 def step(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    """`selective_scan_step`, and `ssd_step` with dt and A expanded to its shapes, by mamba_ssm."""
+) -> Tensor | None:
+    """`selective_scan_step`, and `ssd_step` whose dt and A are numbers for each head, by mamba_ssm.
+
+    The output alone: the kernel writes the new state to the place of the old.
+    """
     module = "mamba_ssm.ops.triton.selective_state_update"
     kernel = found(module, "selective_state_update", x)
     if kernel is None:
         return None
-    state = state.clone()  # the kernel writes to it
-    return kernel(state, x, dt, A, B, C), state
+    if dt.ndim < x.ndim:
+        dt, A = dt[..., None].expand_as(x), A[:, None, None].expand(state.shape[1:])
+    return kernel(state, x, dt, A, B, C)
 
 
 def gated_delta_rule(

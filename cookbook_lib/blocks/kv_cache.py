@@ -22,10 +22,14 @@ def write(
     cache: Float[Tensor, "b g c k"],
     new: Float[Tensor, "b g l k"],
     positions: Int[Tensor, "#b l"],
+    start: Start,
     ring: bool,
 ) -> None:
     """Put each token in its slot; of more tokens than slots only the last remain."""
     if not (slots := cache.shape[2]):
+        return
+    if isinstance(start, int) and not ring:
+        cache[:, :, start : start + new.shape[2]] = new
         return
     at, new = positions[:, -slots:], new[:, :, -slots:].to(cache.dtype)
     at = at % slots if ring else at  # past the end of a cache that is no ring: an index error
@@ -62,8 +66,8 @@ def extend(
         at = torch.cat([at, positions], 1)
         keys = torch.cat([state["k"][:, :, :n].to(k.dtype), k], 2)
         values = torch.cat([state["v"][:, :, :n].to(v.dtype), v], 2)
-    write(state["k"], k, positions, ring)
-    write(state["v"], v, positions, ring)
+    write(state["k"], k, positions, start, ring)
+    write(state["v"], v, positions, start, ring)
     if ring:
         return keys, values, at
     n = start + new if counted else slots

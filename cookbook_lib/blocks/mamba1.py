@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum, nn
 
 from cookbook_lib.blocks import kernels
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.norms import RMSNorm
 from cookbook_lib.blocks.selective_scan import selective_scan_chunked, selective_scan_step
 from cookbook_lib.blocks.short_conv import short_conv
 from cookbook_lib.blocks.ssm_parts import draw_dt_bias, exact
@@ -38,7 +40,7 @@ class Mamba1(Named):
         h, p, n, rank = spec.nheads, spec.headdim, spec.d_state, spec.rank
         self.interleaved = h > 1 if interleaved is None else interleaved
         self.eps, self.plain_norms = eps, plain_norms
-        self.add("in_proj", nn.Linear(spec.d_model, spec.d_in_proj, bias=spec.bias))
+        self.add("in_proj", Linear(spec.d_model, spec.d_in_proj, bias=spec.bias))
         conv = nn.Conv1d(h * p, h * p, spec.d_conv, groups=h * p, bias=spec.conv_bias)
         self.add("conv1d", conv)
         heads = (h,) if "." not in spec.renamed("x_proj.weight") or h > 1 else ()
@@ -51,11 +53,11 @@ class Mamba1(Named):
         self.add_weight("dt_proj.bias", draw_dt_bias(*wide))
         if spec.dt_norm:
             for name, d in ("dt", rank), ("b", n), ("c", n):
-                self.add(f"{name}_layernorm", nn.RMSNorm(d, eps=eps))
+                self.add(f"{name}_layernorm", RMSNorm(d, eps=eps))
         self.A_log = nn.Parameter(torch.arange(1.0, n + 1).log().expand(*wide, n).clone())
         self.D = nn.Parameter(torch.ones(wide))
         out_bias = spec.bias if spec.out_bias is None else spec.out_bias
-        self.add("out_proj", nn.Linear(h * p, spec.d_model, bias=out_bias))
+        self.add("out_proj", Linear(h * p, spec.d_model, bias=out_bias))
 
     def forward(
         self,
@@ -105,8 +107,9 @@ class Mamba1(Named):
         A = -exact(self.A_log).view(h, p, -1).exp()
         if x.shape[1] == 1 and state is not None:
             x1, dt1, B1, C1 = (t[:, 0] for t in (x, dt, B, C))
-            done = kernels.step(x1, dt1, A, B1, C1, state)
-            y, last = done or selective_scan_step(x1, dt1, A, B1, C1, exact(state))
+            last = state
+            if (y := kernels.step(x1, dt1, A, B1, C1, state)) is None:
+                y, last = selective_scan_step(x1, dt1, A, B1, C1, exact(state))
             y = y[:, None]
         elif (done := kernels.selective_scan(x, dt, A, B, C, state, seq_idx)) is not None:
             y, last = done
@@ -114,6 +117,6 @@ class Mamba1(Named):
             zeros = x.new_zeros(len(x), *A.shape)
             held = zeros if state is None else exact(state)
             y, last = selective_scan_chunked(x, dt, A, B, C, held, seq_idx=seq_idx)
-        if state is not None:
+        if state is not None and last is not state:
             state.copy_(last.detach())
         return torch.addcmul(exact(y), x, exact(self.D).view(h, p))

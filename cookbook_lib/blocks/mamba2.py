@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cookbook_lib.blocks import kernels
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.short_conv import short_conv
-from cookbook_lib.blocks.ssd import ssd_chunked, ssd_step
+from cookbook_lib.blocks.ssd import ssd_chunked, ssd_step, ssd_update
 from cookbook_lib.blocks.ssm_parts import GatedNorm, draw_dt_bias, exact
 from cookbook_lib.calculators import specs
 
@@ -38,7 +39,7 @@ class Mamba2(Named):
     ):
         super().__init__(spec)
         self.dt_limit, d, h = dt_limit, spec.d_inner, spec.nheads
-        self.add("in_proj", nn.Linear(spec.d_model, spec.d_in_proj, bias=spec.bias))
+        self.add("in_proj", Linear(spec.d_model, spec.d_in_proj, bias=spec.bias))
         conv = nn.Conv1d(
             spec.d_xBC, spec.d_xBC, spec.d_conv, groups=spec.d_xBC, bias=spec.conv_bias
         )
@@ -50,7 +51,7 @@ class Mamba2(Named):
             groups = norm_groups or spec.ngroups
             self.add("norm", GatedNorm(d, groups, eps, norm_before_gate=norm_before_gate))
         out_bias = spec.bias if spec.out_bias is None else spec.out_bias
-        self.add("out_proj", nn.Linear(d, spec.d_model, bias=out_bias))
+        self.add("out_proj", Linear(d, spec.d_model, bias=out_bias))
 
     def forward(
         self,
@@ -64,6 +65,8 @@ class Mamba2(Named):
 
         mask: False for padding, which contributes nothing. seq_idx: each token's document.
         """
+        if x.shape[1] == 1 and state is not None and mask is None and seq_idx is None:
+            return self.token(x, state)
         s, g = self.spec, self.spec.ngroups
         z, xBC, dt = self.part("in_proj")(x).split([s.d_inner, s.d_xBC, s.nheads], -1)
         if mask is not None:
@@ -82,12 +85,26 @@ class Mamba2(Named):
         y = self.part("norm")(y, z) if s.norm else (y * F.silu(exact(z))).to(z.dtype)
         return self.part("out_proj")(y)
 
+    def token(self, x: Tensor, state: dict[str, Tensor]) -> Tensor:
+        """`forward` of a single token, with a dimension and many small operations less."""
+        s, b, g = self.spec, len(x), self.spec.ngroups
+        z, xBC, dt = self.part("in_proj")(x).split([s.d_inner, s.d_xBC, s.nheads], -1)
+        conv = self.part("conv1d")
+        xBC = F.silu(short_conv(xBC, conv.weight, conv.bias, state["conv"]))
+        x, B, C = xBC[:, 0].split([s.d_inner, g * s.d_state, g * s.d_state], -1)
+        dt = F.softplus(exact(dt[:, 0]) + exact(self.dt_bias)).clamp(*self.dt_limit)
+        x, B, C = x.view(b, -1, s.headdim), B.view(b, g, -1), C.view(b, g, -1)
+        y = self.step(x, dt, B, C, -exact(self.A_log).exp(), state["ssm"])
+        y = torch.addcmul(exact(y), exact(x), exact(self.D)[:, None]).view(b, 1, -1)
+        y = self.part("norm")(y, z) if s.norm else (y * F.silu(exact(z))).to(z.dtype)
+        return self.part("out_proj")(y)
+
     def scan(self, x, dt, B, C, state, seq_idx):
         """One token by the step, more of them in chunks; `state` is updated in place."""
         A, size = -exact(self.A_log).exp(), self.spec.chunk_size
         if x.shape[1] == 1 and state is not None:
-            y, last = self.step(*(t[:, 0] for t in (x, dt, B, C)), A, state)
-        elif (done := kernels.ssd(x, dt, A, B, C, state, size, seq_idx)) is not None:
+            return self.step(*(t[:, 0] for t in (x, dt, B, C)), A, state)[:, None]
+        if (done := kernels.ssd(x, dt, A, B, C, state, size, seq_idx)) is not None:
             y, last = done
         else:
             x, B, C = exact(x), exact(B), exact(C)
@@ -99,8 +116,12 @@ class Mamba2(Named):
         return y
 
     def step(self, x, dt, B, C, A, state):
-        """One token, (b h p) and so on, to (b 1 h p) and the new state."""
-        wide = dt[..., None].expand_as(x), A[:, None, None].expand(state.shape[1:])
-        done = kernels.step(x, *wide, B, C, state)
-        y, last = done or ssd_step(exact(x), dt, A, exact(B), exact(C), exact(state))
-        return y[:, None], last
+        """One token, (b h p) and so on; `state` is updated in place."""
+        if (y := kernels.step(x, dt, A, B, C, state)) is not None:
+            return y
+        x, B, C = exact(x), exact(B), exact(C)
+        if state.dtype == x.dtype and not torch.is_grad_enabled():
+            return ssd_update(x, dt, A, B, C, state)
+        y, last = ssd_step(x, dt, A, B, C, exact(state))
+        state.copy_(last.detach())
+        return y

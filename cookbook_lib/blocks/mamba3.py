@@ -12,7 +12,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.naming import Named
+from cookbook_lib.blocks.norms import RMSNorm
 from cookbook_lib.blocks.ssm_parts import GatedNorm, draw_dt_bias, exact
 from cookbook_lib.blocks.trapezoid import total_angles, trapezoid_chunked, trapezoid_step, turned
 from cookbook_lib.calculators import specs
@@ -28,15 +30,15 @@ class Mamba3(Named):
     def __init__(self, spec: specs.Mamba3, eps: float = 1e-5, *, slowest: float = 1e-4):
         super().__init__(spec)
         self.slowest, h, n = slowest, spec.nheads, spec.d_state
-        self.add("in_proj", nn.Linear(spec.d_model, spec.d_in_proj, bias=False))
+        self.add("in_proj", Linear(spec.d_model, spec.d_in_proj, bias=False))
         self.dt_bias = draw_dt_bias(h)
         self.B_bias, self.C_bias = (nn.Parameter(torch.ones(h, 1, n)) for _ in "BC")
-        self.add("B_norm", nn.RMSNorm(n, eps=eps))
-        self.add("C_norm", nn.RMSNorm(n, eps=eps))
+        self.add("B_norm", RMSNorm(n, eps=eps))
+        self.add("C_norm", RMSNorm(n, eps=eps))
         self.D = nn.Parameter(torch.ones(h))
         if spec.norm:
             self.add("norm", GatedNorm(spec.d_inner, h, eps, norm_before_gate=True))
-        self.add("out_proj", nn.Linear(spec.d_inner, spec.d_model, bias=False))
+        self.add("out_proj", Linear(spec.d_inner, spec.d_model, bias=False))
 
     def forward(
         self,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.calculators import specs
 
@@ -52,9 +53,9 @@ class MLP(Named):
             both = {"gate_up_proj": spec.d_gate_up}
             ins = both if spec.fused else {"gate_proj": spec.d_ff, "up_proj": spec.d_ff}
         for name, d in ins.items():
-            self.add(name, nn.Linear(spec.d_model, d, bias=spec.bias))
+            self.add(name, Linear(spec.d_model, d, bias=spec.bias))
         self.ins = tuple(ins)
-        self.add("down_proj", nn.Linear(spec.d_ff, spec.d_model, bias=spec.bias))
+        self.add("down_proj", Linear(spec.d_ff, spec.d_model, bias=spec.bias))
 
     def forward(
         self, x: Float[Tensor, "... d_model"], adapter: nn.Module | None = None

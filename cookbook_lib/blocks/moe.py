@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cookbook_lib.blocks.mlp import MLP, activation_named
 from cookbook_lib.blocks.naming import Named
-from cookbook_lib.blocks.sinkhorn import sinkhorn
+from cookbook_lib.blocks.sinkhorn import Balance, sinkhorn
 from cookbook_lib.calculators import specs
 
 GATES = ("softmax", "sigmoid")
@@ -111,7 +111,7 @@ class MoE(Named):
     """`specs.MoE`: router and experts.
 
     gate, normalise: see `route`. balance: "sinkhorn" lets Sinkhorn choose while training, as
-    BlackMamba does; evaluation is by the logits alone.
+    BlackMamba does; evaluation is by the logits alone. `balancer` is the function that does it.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class MoE(Named):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         self.gating, self.normalise, self.balance = gate, normalise, balance
+        self.balancer: Callable[[Tensor], Balance] = sinkhorn
         self.add("router", nn.Linear(spec.d_model, spec.n_experts, bias=spec.router_bias))
         self.stored = "experts"
         if "*" in spec.renamed("experts.down_proj"):
@@ -144,7 +145,7 @@ class MoE(Named):
         """The experts of each token and the weights of their answers."""
         logits, scores = self.part("router")(x), None
         if self.balance == "sinkhorn" and self.training:
-            scores = sinkhorn(logits.detach()).log_plan
+            scores = self.balancer(logits.detach()).log_plan
         return route(logits, self.spec.topk, self.gating, self.normalise, scores)
 
     def forward(

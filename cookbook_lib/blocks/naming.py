@@ -22,7 +22,8 @@ class Named(nn.Module):
 
     def part(self, name: str) -> nn.Module:
         """The part that the spec calls `name`."""
-        return self.get_submodule(self.spec.renamed(name))
+        name = self.spec.renamed(name)
+        return self.get_submodule(name) if "." in name else self._modules[name]
 
     def add_weight(self, name: str, values: Tensor) -> None:
         """Register a parameter under the checkpoint's name for `name`, dotted or not."""

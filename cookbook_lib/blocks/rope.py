@@ -8,6 +8,7 @@ how far apart they are, so padding and packing need no positions of their own.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -101,6 +102,15 @@ class RoPE:
         longer = self.scaling == "yarn" and self.factor > 1
         return 0.1 * math.log(self.factor) + 1 if longer else 1.0
 
+    def at(
+        self, start: int | Tensor, positions: Int[Tensor, "b l"], head_dim: int, dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "b 1 l r"], Float[Tensor, "b 1 l r"]]:
+        """`tables`, made once for all layers where one token after the other is decoded."""
+        if not isinstance(start, int) or positions.shape[1] > 1:
+            return self.tables(positions, head_dim, dtype)
+        inference = torch.is_inference_mode_enabled()  # its tensors are no good for training
+        return one_place(self, start, positions.device, head_dim, dtype, inference)
+
     def tables(
         self, positions: Int[Tensor, "b l"], head_dim: int, dtype: torch.dtype
     ) -> tuple[Float[Tensor, "b 1 l r"], Float[Tensor, "b 1 l r"]]:
@@ -112,6 +122,11 @@ class RoPE:
         angles = torch.cat([angles, angles], -1)
         cos, sin = angles.cos() * self.loudness, angles.sin() * self.loudness
         return cos.to(dtype), sin.to(dtype)
+
+
+@lru_cache(maxsize=16)
+def one_place(rope: RoPE, start: int, device, head_dim: int, dtype: torch.dtype, inference: bool):
+    return rope.tables(torch.full((1, 1), start, device=device), head_dim, dtype)
 
 
 def rotate(

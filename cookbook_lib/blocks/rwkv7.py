@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cookbook_lib.blocks import kernels
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.mlp import relu2
 from cookbook_lib.blocks.naming import Named
 from cookbook_lib.blocks.wkv7 import rwkv7_chunked, rwkv7_step, shift
@@ -24,7 +25,7 @@ class LowRank(nn.Module):
 
     def __init__(self, d: int, rank: int, d_out: int, middle: nn.Module, bias: bool = True):
         super().__init__()
-        down, up = nn.Linear(d, rank, bias=False), nn.Linear(rank, d_out, bias=bias)
+        down, up = Linear(d, rank, bias=False), Linear(rank, d_out, bias=bias)
         self.lora = nn.Sequential(down, middle, up)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
@@ -46,8 +47,8 @@ class RWKV7(Named):
         self.k_k, self.k_a = (nn.Parameter(torch.empty(inner)) for _ in "ka")
         self.r_k = nn.Parameter(torch.empty(spec.nheads, spec.headdim))
         for name in "rkv":
-            self.add(f"{name}_proj", nn.Linear(d, inner, bias=False))
-        self.add("o_proj", nn.Linear(inner, d, bias=False))
+            self.add(f"{name}_proj", Linear(d, inner, bias=False))
+        self.add("o_proj", Linear(inner, d, bias=False))
         self.add("w_lora", LowRank(d, spec.rank_w, inner, nn.Tanh()))
         self.add("a_lora", LowRank(d, spec.rank_a, inner, nn.Identity()))
         self.add("g_lora", LowRank(d, spec.rank_g, inner, nn.Sigmoid(), bias=False))
@@ -146,8 +147,8 @@ class RWKV7ChannelMix(Named):
         super().__init__(spec)
         d = spec.d_model
         self.x_k = nn.Parameter(1 - (torch.arange(d) / d) ** (1 - depth) ** 4)
-        self.add("key", nn.Linear(d, spec.d_ff, bias=False))
-        self.add("value", nn.Linear(spec.d_ff, d, bias=False))
+        self.add("key", Linear(d, spec.d_ff, bias=False))
+        self.add("value", Linear(spec.d_ff, d, bias=False))
 
     def forward(
         self,

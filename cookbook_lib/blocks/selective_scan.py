@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, einsum
 
+from cookbook_lib.blocks.chunks import unrounded
+
 
 def selective_scan_step(
     x: Float[Tensor, "b h p"],
@@ -38,6 +40,7 @@ def selective_scan_recurrent(
     return torch.stack(ys, 1), state
 
 
+@unrounded
 def selective_scan_chunked(
     x: Float[Tensor, "b l h p"],
     dt: Float[Tensor, "b l h p"],

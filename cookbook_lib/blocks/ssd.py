@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, einsum
 
-from cookbook_lib.blocks.chunks import documents
+from cookbook_lib.blocks.chunks import documents, unrounded
 
 
 def ssd_step(
@@ -29,6 +29,22 @@ def ssd_step(
     write = (dt[..., None] * x)[..., None] * B[..., None, :]
     state = state * (dt * A).exp()[..., None, None] + write
     return einsum("bhpn, bhn -> bhp", state, C), state
+
+
+def ssd_update(
+    x: Float[Tensor, "b h p"],
+    dt: Float[Tensor, "b h"],
+    A: Float[Tensor, " h"],
+    B: Float[Tensor, "b g n"],
+    C: Float[Tensor, "b g n"],
+    state: Float[Tensor, "b h p n"],
+) -> Float[Tensor, "b h p"]:
+    """`ssd_step` with the state updated in its place: it is read and written twice, not copied."""
+    b, g, n = B.shape
+    state.mul_((dt * A).exp()[..., None, None])
+    grouped = state.view(b, g, -1, n)  # the rows of all heads that share B and C
+    grouped.addcmul_((dt[..., None] * x).view(b, g, -1, 1), B[:, :, None])
+    return (grouped @ C[..., None]).view(x.shape)
 
 
 def ssd_recurrent(
@@ -47,6 +63,7 @@ def ssd_recurrent(
     return torch.stack(ys, 1), state
 
 
+@unrounded
 def ssd_chunked(
     x: Float[Tensor, "b l h p"],
     dt: Float[Tensor, "b l h"],

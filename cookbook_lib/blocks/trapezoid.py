@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, einsum
 
+from cookbook_lib.blocks.chunks import unrounded
 from cookbook_lib.blocks.ssd import weighted_chunks
 
 State = tuple[Tensor, Tensor, Tensor]  # h (b h p n), B of the last token (b h n), its x (b h p)
@@ -57,6 +58,7 @@ def trapezoid_recurrent(
     return torch.stack(ys, 1), state
 
 
+@unrounded
 def trapezoid_chunked(
     x: Float[Tensor, "b l h p"],
     dt: Float[Tensor, "b l h"],

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, einsum
 
-from cookbook_lib.blocks.chunks import documents, in_chunks
+from cookbook_lib.blocks.chunks import documents, in_chunks, unrounded
 
 Vectors = Float[Tensor, "b l h n"]
 State = Float[Tensor, "b h n m"]
@@ -53,6 +53,7 @@ def rwkv7_recurrent(
     return torch.stack(ys, 1), state
 
 
+@unrounded
 def rwkv7_chunked(
     r: Vectors,
     w: Vectors,

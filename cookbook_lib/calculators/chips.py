@@ -186,3 +186,19 @@ def chip(name: str) -> Chip:
         return CHIPS[name.lower()]
     except KeyError:
         raise ValueError(f"chip is {name!r}, expected one of {', '.join(CHIPS)}") from None
+
+
+NAMED = {  # what drivers call them: files in vllm-project/vllm, layers/fused_moe/configs
+    "NVIDIA B200": "b200",
+    "NVIDIA H200": "h200",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA A100-SXM4-80GB": "a100",
+    "NVIDIA L40S": "l40s",
+    "NVIDIA GeForce RTX 4090": "rtx4090",
+    "AMD Instinct MI300X": "mi300x",
+}
+
+
+def named(device: str) -> str | None:
+    """The chip that a driver calls so; None for a CPU, and for a GPU that is not in the table."""
+    return NAMED.get(device)

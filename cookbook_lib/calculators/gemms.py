@@ -5,6 +5,7 @@ works on one at a time. Tiles at the edge are computed whole, and the last wave 
 tiles: NVIDIA, "Matrix Multiplication Background", DU-09799-001, sections 3.1 and 3.2.
 """
 
+from collections.abc import Iterator
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -36,28 +37,59 @@ class Gemm(NamedTuple):
     def flops(self) -> int:
         return 2 * self.count * self.m * self.n * self.k
 
-    def efficiency(self, sms: int) -> float:
-        """The busy share of tiles and SMs, at best: the kernel may choose a worse tile."""
-
-        def busy(rows: int, columns: int) -> float:
+    def tilings(self, sms: int) -> list["Tiling"]:
+        """How each of the efficient tiles covers it, and in how many waves `sms` work them off."""
+        found = []
+        for rows, columns in TILES:
             tiles = self.count * ceil(self.m / rows) * ceil(self.n / columns)
             waves = ceil(tiles / sms)
-            return self.count * self.m * self.n / (waves * sms * rows * columns)
+            busy = self.count * self.m * self.n / (waves * sms * rows * columns)
+            found.append(Tiling((rows, columns), tiles, waves, busy))
+        return found
 
-        return max(busy(*tile) for tile in TILES)
+    def tiling(self, sms: int) -> "Tiling":
+        """The one that keeps tiles and SMs busiest: the kernel may choose a worse one."""
+        return max(self.tilings(sms), key=lambda t: t.efficiency)
+
+    def efficiency(self, sms: int) -> float:
+        """The busy share of tiles and SMs, at best."""
+        return self.tiling(sms).efficiency
+
+
+class Tiling(NamedTuple):
+    """A product cut into tiles of rows x columns; `efficiency`: the useful share of the waves."""
+
+    tile: tuple[int, int]
+    tiles: int
+    waves: int
+    efficiency: float
 
 
 def gemms(block: Block, run: Run) -> list[Gemm]:
     """The products of a block's input with its weights, in the order they run."""
+    return [gemm for gemm, weighs in found(block, run) if weighs]
+
+
+def products(block: Block, run: Run) -> list[Gemm]:
+    """The same and those of two activations: the scores of attention, a scan in chunks.
+
+    Masks are not looked at: a causal product counts, and runs, as a dense one.
+    """
+    return [gemm for gemm, _ in found(block, run)]
+
+
+def found(block: Block, run: Run) -> Iterator[tuple[Gemm, bool]]:
+    """Every product of matrices, and whether one of the two is a weight."""
     size = block.size(run)
-    found = (gemm(op, block.renamed(op.name), size) for op in block.ops(run))
-    return [product for product in found if product]
+    for op in block.ops(run):
+        if made := product(op, block.renamed(op.name), size):
+            yield made, not all("b" in axes for axes in parse(op.einsum)[0])
 
 
-def gemm(op: Op, name: str, size: Size) -> Gemm | None:
+def product(op: Op, name: str, size: Size) -> Gemm | None:
     """One op as a product of matrices; None if it is something else."""
     inputs, out = parse(op.einsum)
-    if len(inputs) != 2 or op.kind or "+" in op.einsum or ("b" in inputs[0]) == ("b" in inputs[1]):
+    if len(inputs) != 2 or op.kind or "+" in op.einsum:
         return None
     x, w = inputs if "b" in inputs[0] else inputs[::-1]
     ins = tuple(a for a in w if a in x and a not in out)

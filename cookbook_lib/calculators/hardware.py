@@ -9,9 +9,7 @@ from cookbook_lib.calculators.chips import Chip
 from cookbook_lib.calculators.costs import Block, Run
 from cookbook_lib.calculators.einsums import Op, Size, parse
 from cookbook_lib.calculators.model import Model
-from cookbook_lib.calculators.storage import FORMATS, WIDE, Storage, picked
-
-ACTIVATION = FORMATS[WIDE].bits / 8  # bytes
+from cookbook_lib.calculators.storage import FORMATS, Storage, picked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +57,15 @@ def bounds(block: Block, chip: Chip, run: Run, store: Storage) -> Roofline:
         return sum(rest, first)
     # fsum: exact, so that every version of Python prints the same digits
     size, ops, rows = block.size(run), block.ops(run), block.rows(run)
-    math = [r.flops / chip.rate(store.compute if r.params else WIDE) for r in rows]
+    activation = FORMATS[store.wide].mean / 8  # bytes
+    math = [r.flops / chip.rate(store.compute if r.params else store.wide) for r in rows]
     weights = [
         row.params * store.weight_bits(row) / 8 * picked(op, size)
         for op, row in zip(ops, rows, strict=True)
     ]
-    alone = [w + moved(op, size) * ACTIVATION for op, w in zip(ops, weights, strict=True)]
+    alone = [w + moved(op, size) * activation for op, w in zip(ops, weights, strict=True)]
     ends = parse(ops[0].einsum)[0][0], parse(ops[-1].einsum)[1]  # what goes in, what comes out
-    inout = sum(prod(map(size, axes)) for axes in ends if "b" in axes) * ACTIVATION
+    inout = sum(prod(map(size, axes)) for axes in ends if "b" in axes) * activation
     fused = fsum(weights) + inout + store.traffic(block, run)
     return Roofline(
         flops=sum(r.flops for r in rows),

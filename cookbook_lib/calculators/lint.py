@@ -193,8 +193,6 @@ def efficiency(model: Model, where: Setting) -> float:
     for _, block, uses in distinct(model):
         part = block.shard(tp=where.tp)
         for product in gemms(part, where.run):
-            slow = product.n % sizing.LINE or product.k % sizing.LINE
-            share = product.efficiency(SMS[where.chip]) * (sizing.UNALIGNED if slow else 1)
             useful += uses * product.flops
-            spent += uses * product.flops / share
+            spent += uses * product.flops / sizing.useful(product, where.chip)
     return useful / spent

@@ -44,6 +44,12 @@ class Waste(NamedTuple):
     flops: int = 0
 
 
+def useful(product: Gemm, chip: str) -> float:
+    """The share of a product's time in which it computes what is asked for, at best: predicted."""
+    slow = product.n % LINE or product.k % LINE
+    return product.efficiency(SMS[chip]) * (UNALIGNED if slow else 1)
+
+
 def beside(value: int, step: int) -> tuple[int, int]:
     """The multiples of `step` around a value that is none."""
     return value // step * step, -(-value // step) * step

@@ -36,7 +36,7 @@ FORMATS = {
     "mxfp4": Format(bits=4, group=32, scale=8),  # OCP Microscaling Formats v1.0 (2023-09), 5.2
     "nvfp4": Format(bits=4, group=16, scale=8),  # NVIDIA, "Introducing NVFP4" (2025-06)
 }
-WIDE = "bf16"  # activations, and what is too small or too delicate for fewer bits
+WIDE = "bf16"  # what models are served in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,8 @@ class Storage:
     weights: of products with the activations. embed: of the embedding and the head, which
     quantisers leave alone by default. cache: keys and values. ssm: states of SSMs; empty for the
     dtype in which the model's framework keeps them. compute: in which products with weights run;
-    bf16 if weights are unpacked first, as kernels for 4-bit weights do.
+    bf16 if weights are unpacked first, as kernels for 4-bit weights do. wide: of activations, and
+    of what is too small or too delicate for fewer bits.
     """
 
     weights: str = WIDE
@@ -54,9 +55,10 @@ class Storage:
     cache: str = WIDE
     ssm: str = ""
     compute: str = WIDE
+    wide: str = WIDE
 
     def __post_init__(self):
-        for field in ("weights", "embed", "cache"):
+        for field in ("weights", "embed", "cache", "wide"):
             choose(field, getattr(self, field), FORMATS)
         choose("ssm", self.ssm, ("", "fp32", "bf16", "fp16"))
         choose("compute", self.compute, ("bf16", "fp16", "fp8", "int8", "fp4", "int4"))
@@ -65,7 +67,7 @@ class Storage:
         """Of each parameter in a row."""
         if row.component in ("embedding", "head"):
             return FORMATS[self.embed].mean
-        return FORMATS[self.weights if row.kind == "matmul" else WIDE].mean
+        return FORMATS[self.weights if row.kind == "matmul" else self.wide].mean
 
     def weights_nbytes(self, block: Block) -> int | float:
         """Bytes of all weights, each stored once."""
@@ -74,7 +76,7 @@ class Storage:
 
     def state_nbytes(self, state: State) -> float:
         """Bytes of a state: KV in the cache's format, the convolution's as wide as activations."""
-        kinds = {"kv": FORMATS[self.cache].mean, "conv": FORMATS[WIDE].mean}
+        kinds = {"kv": FORMATS[self.cache].mean, "conv": FORMATS[self.wide].mean}
         return prod(state.shape) * kinds.get(state.kind, BITS[self.ssm or state.dtype]) / 8
 
     def states_nbytes(self, block: Block, b: int = 1, s: int = 1) -> int | float:
@@ -82,16 +84,16 @@ class Storage:
         return sum(
             uses * self.state_nbytes(state)
             for part, uses in block.distinct
-            for state in part.states(b, s, WIDE)
+            for state in part.states(b, s, self.wide)
         )
 
     def traffic(self, block: Block, run: Run) -> int | float:
         """Bytes of state read and written: a cache is read and added to, other states replaced."""
-        held = block.states(run.b, run.s - run.l, WIDE) if run.s > run.l else ()
+        held = block.states(run.b, run.s - run.l, self.wide) if run.s > run.l else ()
         read = {x.name: self.state_nbytes(x) for x in held}
         written = sum(
             self.state_nbytes(x) - read.get(x.name, 0) * (x.kind == "kv")
-            for x in block.states(run.b, run.s, WIDE)
+            for x in block.states(run.b, run.s, self.wide)
         )
         return sum(read.values()) + written
 

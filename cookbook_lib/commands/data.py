@@ -92,7 +92,7 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         def tell(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done)
+            bar.update(tasks[name], completed=done, total=total)
 
         yield tell
 
@@ -101,8 +101,7 @@ def show(report: dict[str, Any], out: Path) -> None:
     """Two tables: documents through the steps, and what each reason dropped."""
     units = list(next(iter(report["sources"].values())))
     unit = units[-1]  # tokens if they were counted, characters otherwise
-    stages = [("read", report["sources"], 0.0)]
-    stages += [(s["step"], s["after"], s["seconds"]) for s in report["steps"]]
+    stages = [("read", report["sources"]), *((s["step"], s["after"]) for s in report["steps"])]
     rows = [
         (
             f"{source}: {stage}",
@@ -111,7 +110,7 @@ def show(report: dict[str, Any], out: Path) -> None:
             share(at[source][unit], report["sources"][source][unit]),
         )
         for source in report["sources"]
-        for stage, at, _ in stages
+        for stage, at in stages
     ]
     print_table("what is left", ("after", "documents", unit, "of what was read"), rows)
     counted = ("documents", unit)
@@ -122,9 +121,9 @@ def show(report: dict[str, Any], out: Path) -> None:
     ]
     if dropped:
         print_table("what was dropped", ("step", "reason", "documents", unit), dropped)
-    took = ", ".join(f"{name} {seconds:.1f} s" for name, _, seconds in stages[1:])
-    print(f"{report['seconds']:.1f} s in all; processor time of {took}")
-    print(f"at most {nbytes(report['peak_bytes'])} in one process; documents in {out}")
+    took = [(s["step"], f"{s['seconds']:.1f} s", nbytes(s["peak_bytes"])) for s in report["steps"]]
+    print_table("what it took", ("step", "processor time", "memory of one process"), took)
+    print(f"{report['seconds']:.1f} s, at most {nbytes(report['peak_bytes'])}; documents in {out}")
 
 
 def share(part: int, whole: int) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from cookbook_lib.data.minhash import BLOCK
 from cookbook_lib.data.shingles import BASE, mixed
 
+WINDOW = 256  # neighbours in a bucket that a document is paired with
+
 
 class Banding(NamedTuple):
     bands: int
@@ -64,13 +66,18 @@ def choose(threshold: int | float, permutations: int, positive: float = 0.5) -> 
 
 def band_keys(signed: np.ndarray, banding: Banding) -> Iterator[np.ndarray]:
     """Band by band, one 64-bit key for each document."""
+    for band in range(banding.bands):
+        yield band_key(signed, banding, band)
+
+
+def band_key(signed: np.ndarray, banding: Banding, band: int) -> np.ndarray:
+    """One band's 64-bit key for each document."""
     bands, rows = banding
     if bands < 1 or rows < 1 or bands * rows > signed.shape[1]:
         raise ValueError(
             f"bands x rows is {bands} x {rows}, expected at most {signed.shape[1]} rows in all"
         )
-    for band in range(bands):
-        yield keys(signed, band * rows, (band + 1) * rows)
+    return keys(signed, band * rows, (band + 1) * rows)
 
 
 def keys(signed: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -83,22 +90,24 @@ def keys(signed: np.ndarray, first: int, last: int) -> np.ndarray:
     return out
 
 
-def candidates(keys: np.ndarray, window: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def candidates(
+    keys: np.ndarray, farthest: int = WINDOW, nearest: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of places with equal keys in one band, each as (lower, higher).
 
-    In a bucket each document is paired with the `window` before it and with the first: all pairs
-    of an ordinary bucket, and a bounded number of pairs, still connected, of a huge one.
+    In a bucket each document is paired with those from `nearest` to `farthest` places before it,
+    and with the first one if that is farther: all pairs of an ordinary bucket, and a bounded
+    number of pairs of a huge one. From 1 to 1 it is a chain, which is enough to connect a bucket.
     """
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
     head = np.repeat(starts, np.diff(np.append(starts, len(ordered))))
-    place = np.arange(len(ordered))
-    for back in range(1, window + 1):
-        later = place[place - back >= head[place]]  # those with a document so far before them
-        if not len(later):
+    place = np.flatnonzero(np.arange(len(ordered)) - nearest >= head)
+    for back in range(nearest, farthest + 1):
+        if not len(place):
             return
-        yield order[later - back], order[later]
-        place = later
-    far = place[place - window > head[place]]
-    yield order[head[far]], order[far]
+        yield order[place - back], order[place]
+        place = place[place - back > head[place]]  # those with a document yet farther before them
+    if farthest > nearest:
+        yield order[head[place]], order[place]

@@ -4,11 +4,12 @@ Pairs of candidates may be verified before they join a cluster; a cluster is a c
 of the pairs that passed; and who survives follows from a rule alone, not from an order of arrival.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from cookbook_lib.data.banding import Banding, band_keys, candidates, keys
+from cookbook_lib.data.banding import WINDOW, Banding, band_key, candidates, keys
+from cookbook_lib.data.components import Edges, components, equal, forest, joined
 
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # places of pairs -> which of them pass
 
@@ -18,31 +19,23 @@ def cluster(
     banding: Banding,
     verify: Verify | None = None,
     valid: np.ndarray | None = None,
-    window: int = 256,
+    window: int = WINDOW,
 ) -> np.ndarray:
     """The label of each document: the first place in its cluster.
 
     Where `valid` is false, as for a text without words, a document is in no cluster but its own.
     Documents of equal signatures are one for the comparison: many copies cost no more than one.
+    `linking` does the same with several workers.
     """
-    first = equal(keys(signed, 0, signed.shape[1]), valid)
-    distinct = np.flatnonzero((first == np.arange(len(first))) & (True if valid is None else valid))
-    label, failed = np.arange(len(distinct)), np.empty(0, np.int64)
-    for band in band_keys(signed, banding):
-        # a chain connects a bucket; to verify pairs, all of them are needed
-        for a, b in candidates(band[distinct], 1 if verify is None else window):
-            apart = label[a] != label[b]
-            a, b = a[apart], b[apart]
-            if verify is not None and len(a):
-                pairs = np.setdiff1d(a * len(distinct) + b, failed)  # none is looked at twice
-                a, b = np.divmod(pairs, len(distinct))
-                passed = verify(distinct[a], distinct[b])
-                failed = np.union1d(failed, pairs[~passed])
-                a, b = a[passed], b[passed]
-            label = joined(label, a, b)
-    out = np.arange(len(first))
-    out[distinct] = distinct[label]
-    return out[first]
+    speaker, distinct = speakers(signed, valid)
+    if verify is None:
+        a, b = chained(signed, distinct, banding, range(banding.bands))
+        return spread(components(len(distinct), a, b), speaker, distinct)
+    label = np.arange(len(distinct))
+    for first, last in rounds(True, window):
+        pairs = meet(signed, distinct, banding, range(banding.bands), first, last, label)
+        label = joined(label, *passed(pairs, distinct, verify))
+    return spread(label, speaker, distinct)
 
 
 def stars(
@@ -51,30 +44,92 @@ def stars(
     priority: np.ndarray,
     verify: Verify | None = None,
     valid: np.ndarray | None = None,
-    window: int = 256,
+    window: int = WINDOW,
 ) -> np.ndarray:
     """The place of the document that stays, for each document: itself, or one of its own pairs.
 
     Unlike in a cluster, which chains can draw out, nothing goes for the sake of a document that it
     is not like. `priority` is each document's rank, 0 the best, and no two have the same.
     """
-    first = equal(keys(signed, 0, signed.shape[1]), valid)
-    best = np.full(len(first), len(first))
-    np.minimum.at(best, first, priority)  # of equal signatures the best speaks for all
-    at = np.argsort(priority)
-    speaker = at[best[first]]
-    distinct = np.flatnonzero(
-        (speaker == np.arange(len(first))) & (True if valid is None else valid)
-    )
-    pairs = np.empty(0, np.int64)
-    for band in band_keys(signed, banding):
-        here = [a * len(distinct) + b for a, b in candidates(band[distinct], window)]
-        pairs = np.unique(np.concatenate([pairs, *here]))
-    a, b = (distinct[x] for x in np.divmod(pairs, max(1, len(distinct))))
-    if verify is not None and len(a):
-        passed = verify(a, b)
-        a, b = a[passed], b[passed]
-    return nearest(a, b, priority)[speaker]
+    speaker, distinct = speakers(signed, valid, priority)
+    pairs = meet(signed, distinct, banding, range(banding.bands), 1, window)
+    a, b = passed(pairs, distinct, verify)
+    return nearest(distinct[a], distinct[b], priority)[speaker]
+
+
+def speakers(
+    signed: np.ndarray, valid: np.ndarray | None = None, priority: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of equal signatures one speaks for all: the best, or else the first. For each place its
+    speaker, and the places of those that are compared.
+    """
+    speaker = equal(keys(signed, 0, signed.shape[1]), valid)
+    if priority is not None:
+        best = np.full(len(speaker), len(speaker))
+        np.minimum.at(best, speaker, priority)
+        speaker = np.argsort(priority)[best[speaker]]
+    speaks = speaker == np.arange(len(speaker))
+    return speaker, np.flatnonzero(speaks if valid is None else speaks & valid)
+
+
+def spread(label: np.ndarray, speaker: np.ndarray, distinct: np.ndarray) -> np.ndarray:
+    """Labels of all places from those of the places that were compared."""
+    out = np.arange(len(speaker))
+    out[distinct] = distinct[label]
+    return out[speaker]
+
+
+def rounds(verified: bool, window: int) -> list[tuple[int, int]]:
+    """Which neighbours in a bucket are looked at, one round after another.
+
+    A chain connects a bucket. Where pairs are verified a link of it may fail, and then the others
+    are looked at too: those of documents that the chains have not joined.
+    """
+    return [(1, 1), (2, window)] if verified else [(1, 1)]
+
+
+def chained(
+    signed: np.ndarray, distinct: np.ndarray, banding: Banding, bands: Iterable[int]
+) -> Edges:
+    """A forest of places in `distinct` that connects the buckets of some bands, band by band."""
+    found = np.empty(0, np.int64), np.empty(0, np.int64)
+    for band in bands:
+        for edges in candidates(band_key(signed, banding, band)[distinct], 1):
+            found = forest(len(distinct), found, edges)
+    return found
+
+
+def meet(
+    signed: np.ndarray,
+    distinct: np.ndarray,
+    banding: Banding,
+    bands: Iterable[int],
+    first: int,
+    last: int,
+    label: np.ndarray | None = None,
+) -> Edges:
+    """Pairs of places in `distinct` that meet in a bucket of some bands, each pair once.
+
+    With labels, those that have the same one already are left out.
+    """
+    n, codes = max(1, len(distinct)), np.empty(0, np.int64)
+    for band in bands:
+        found = [codes]
+        key = band_key(signed, banding, band)[distinct]
+        for a, b in candidates(key, last, first):
+            apart = slice(None) if label is None else label[a] != label[b]
+            found.append(a[apart] * n + b[apart])
+        codes = np.unique(np.concatenate(found))
+    return np.divmod(codes, n)
+
+
+def passed(pairs: Edges, distinct: np.ndarray, verify: Verify | None) -> Edges:
+    """Those of the pairs that are as similar as is asked."""
+    a, b = pairs
+    if verify is None or not len(a):
+        return a, b
+    right = verify(distinct[a], distinct[b])
+    return a[right], b[right]
 
 
 def nearest(a: np.ndarray, b: np.ndarray, priority: np.ndarray) -> np.ndarray:
@@ -92,36 +147,6 @@ def nearest(a: np.ndarray, b: np.ndarray, priority: np.ndarray) -> np.ndarray:
     stays = ~gone[a] & gone[b]
     np.minimum.at(best, b[stays], priority[a[stays]])
     return np.argsort(priority)[best]
-
-
-def equal(key: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """The label of each document: the first place of the same key."""
-    label = np.arange(len(key))
-    places = label if valid is None else np.flatnonzero(valid)
-    _, first, group = np.unique(key[places], return_index=True, return_inverse=True)
-    label[places] = places[first[group]]
-    return label
-
-
-def components(n: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The least member of each of n places' connected component, by edges (a[i], b[i])."""
-    return joined(np.arange(n), a, b)
-
-
-def joined(label: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The labels after more edges, from labels that are each the least of their component.
-
-    Every round hooks the greater of two labels to the lesser and then shortens all paths; what is
-    already joined drops out. Arrays only: 8 bytes a place and 16 an edge.
-    """
-    while len(a):
-        a, b = label[a], label[b]
-        apart = a != b
-        a, b = np.minimum(a, b)[apart], np.maximum(a, b)[apart]
-        np.minimum.at(label, b, a)
-        while not np.array_equal(label, shorter := label[label]):
-            label = shorter
-    return label
 
 
 def survivors(

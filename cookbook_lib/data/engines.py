@@ -2,11 +2,14 @@
 
 An engine takes a job and numbered pieces, and yields `(number, result)` as they are finished, in
 any order.
+
+Why no engine from elsewhere: 100 MB of JSON lines on two cores (whole processes, medians of four
+interleaved runs, 2026-11) took 1.12 s here, 1.43 s with Daft's native runner around the same
+tokenizer, and 0.66 s with the bare tokenizer, which proves nothing and reports no damage.
 """
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from threading import Thread
 from typing import Any
 
 from cookbook_lib.data.job import Job, Stop, Told
+from cookbook_lib.data.nodes import connected, cores
 from cookbook_lib.data.reading import Piece
 
 Numbered = list[tuple[int, Piece]]
@@ -136,26 +140,14 @@ def ray(job: Job, todo: Numbered, told: Told, address: str | None) -> Results:
 
     All nodes must see the files and the output folder under the same paths.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports nothing to its makers
-    import ray as cluster
-
     from cookbook_lib.data.counting import count_piece
 
-    mine = not cluster.is_initialized()
-    if mine:
-        reachable(address)
-        started = {} if address else {"include_dashboard": False}
-        try:
-            cluster.init(address, log_to_driver=False, logging_level="error", **started)
-        except ConnectionError as error:
-            raise ValueError(f"address is {address}: {error}") from None
-    try:
+    with connected(address) as cluster:
         job = replace(job, parallel=False)  # a task has one core
         task = cluster.remote(num_cpus=1, max_retries=TRIES * 3)(count_piece)
         shared, rest, running = cluster.put(job), list(reversed(todo)), {}
         while rest or running:
-            room = 2 * int(cluster.cluster_resources().get("CPU", 1))
-            while rest and len(running) < room:
+            while rest and len(running) < 2 * cores(cluster):
                 index, piece = rest.pop()
                 running[task.remote(shared, index, piece)] = index
             done, _ = cluster.wait(list(running), num_returns=1)
@@ -166,17 +158,3 @@ def ray(job: Job, todo: Numbered, told: Told, address: str | None) -> Results:
                     raise error.cause from None
                 told(result["bytes"], result["tokens"])
                 yield running.pop(one), result
-    finally:
-        if mine:
-            cluster.shutdown()
-
-
-def reachable(address: str | None) -> None:
-    """`ValueError` at once where Ray itself would wait for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            said = f"address is {address}, where no Ray cluster answers: {error.strerror or error}"
-            raise ValueError(said) from None

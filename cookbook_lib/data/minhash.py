@@ -55,13 +55,18 @@ def minhash(sets: Shingles, count: int, seed: int = 0) -> np.ndarray:
     return np.ascontiguousarray(out.T)
 
 
-def similarity(signed: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Estimated Jaccard similarities of the pairs (a[i], b[i]) of rows: the share that agrees."""
-    out = np.empty(len(a))
+def agreeing(signed: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How many rows of the signatures of the pairs (a[i], b[i]) agree."""
+    out = np.empty(len(a), np.int64)
     for at in range(0, len(a), BLOCK):
         part = slice(at, at + BLOCK)
-        out[part] = (signed[a[part]] == signed[b[part]]).mean(1)
+        out[part] = (signed[a[part]] == signed[b[part]]).sum(1)
     return out
+
+
+def similarity(signed: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Estimated Jaccard similarities of the pairs (a[i], b[i]): the share of rows that agrees."""
+    return agreeing(signed, a, b) / signed.shape[1]
 
 
 def jaccard(x: np.ndarray, y: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 Encoded = tuple[np.ndarray, np.ndarray]  # ids of all texts in a row; how many each text has
 Encode = Callable[..., Encoded]  # of texts; `ids=False` if lengths are enough, where that is faster
 
-SAMPLE = 1 << 12  # characters of each batch that are compared
+SAMPLE = 1 << 12  # characters that are compared of a first batch, and half of it of each later one
 HARD = (
     "",
     " ",
@@ -43,7 +43,7 @@ def split(encoded: Encoded) -> list[np.ndarray]:
 
 def sample(texts: list[str], turn: int) -> list[str]:
     """Texts, or beginnings of texts, from a place in the batch that moves with each turn."""
-    found, left = [], SAMPLE
+    found, left = [], SAMPLE if turn == 0 else SAMPLE // 2
     start = turn * 7919 % len(texts)
     for k in range(min(len(texts), 64)):
         text = texts[(start + k) % len(texts)][:left]

@@ -30,7 +30,8 @@ def reported(pipeline: Pipeline, tally: Tally) -> dict[str, Any]:
                 "before": at(before),
                 "after": at(name),
                 "dropped": reasons,
-                "seconds": tally.seconds[name],
+                "seconds": tally.gauge.seconds[name],
+                "peak_bytes": tally.gauge.peaks[name],
             }
         )
     return {

@@ -6,11 +6,10 @@ input, does not mix with it; and two runs on one folder refuse each other.
 """
 
 import json
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -21,18 +20,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cookbook_lib.data.delivery import deliver
-from cookbook_lib.data.duplicates import Kept, find_duplicates
+from cookbook_lib.data.duplicates import Second, find_duplicates
 from cookbook_lib.data.files import find
+from cookbook_lib.data.gauge import Gauge, high_mark
+from cookbook_lib.data.kept import Kept
+from cookbook_lib.data.linking import Each
 from cookbook_lib.data.pipeline import Pipeline
 from cookbook_lib.data.reading import Piece, pieces
 from cookbook_lib.data.report import reported
 from cookbook_lib.data.sifting import sift
 from cookbook_lib.data.steps import Source
-from cookbook_lib.data.storage import claimed, write_json
+from cookbook_lib.data.storage import claimed, read_json, write_json
 from cookbook_lib.data.tally import Tally
-from cookbook_lib.data.workers import Task, carry_out, on_ray
+from cookbook_lib.data.workers import Crew, Task, crew
 
 PASSAGES = pa.list_(pa.list_(pa.int64()))
+Work = list[tuple[Piece, Source]]
 Progress = Callable[[str, int, int], None]  # pass, done, of how many
 
 
@@ -46,17 +49,8 @@ def run(
 ) -> dict[str, Any]:
     """Carry out a pipeline and return its report. `ValueError` for a full disk and the like."""
 
-    def each(name: str, tasks: list[Task]) -> None:
-        def tell(done: int) -> None:
-            progress(name, done, len(tasks))
-
-        if engine == "ray":
-            on_ray(tasks, address, tell)
-        else:
-            carry_out(tasks, workers, tell)
-
     try:
-        return carried_out(pipeline, out.absolute(), each)
+        return carried_out(pipeline, out.absolute(), crew(engine, workers, address), progress)
     except OSError as error:
         raise ValueError(
             f"{out}: {error.strerror or error}; run it again to go on from here"
@@ -64,7 +58,7 @@ def run(
 
 
 def carried_out(
-    pipeline: Pipeline, out: Path, each: Callable[[str, list[Task]], None]
+    pipeline: Pipeline, out: Path, hands: AbstractContextManager[Crew], progress: Progress
 ) -> dict[str, Any]:
     started = time.perf_counter()
     work, skipped = inputs(pipeline, out)
@@ -73,34 +67,13 @@ def carried_out(
         if (out / "report.json").exists():
             return finished(out, pipeline, work)
         same_plan(state, pipeline, work)
-        todo = [
-            (sift, (piece, source, pipeline, i, state))
-            for i, (piece, source) in enumerate(work)
-            if not (state / f"sifted-{i:05}.json").exists()
-        ]
-        each("filters", todo)
-        kept = Kept([state / f"kept-{i:05}.parquet" for i in range(len(work))])
-        ranks = {source.name: rank for rank, source in enumerate(pipeline.sources)}
-        rank = np.repeat([ranks[source.name] for _, source in work], np.diff(kept.starts))
-        seconds = decided(kept, pipeline, rank, state)
-        for name in ("kept", "removed"):
-            (out / name).mkdir(exist_ok=True)
-        todo = [
-            (deliver, (i, source.name, pipeline, state, out))
-            for i, (_, source) in enumerate(work)
-            if not (state / f"delivered-{i:05}.json").exists()
-        ]
-        each("writing", todo)
-        tally = Tally()
-        for kind in ("sifted", "delivered"):
-            for i in range(len(work)):
-                tally.add(json.loads((state / f"{kind}-{i:05}.json").read_text()))
-        tally.seconds.update(seconds)
+        with hands as crew:
+            tally = three_passes(pipeline, work, state, out, crew, progress)
         report = reported(pipeline, tally) | {
             "files": len({piece.file.path for piece, _ in work}),
             "skipped_files": skipped,
             "seconds": time.perf_counter() - started,
-            "peak_bytes": peak(),
+            "peak_bytes": max(high_mark(), *tally.gauge.peaks.values()),
             "plan": fingerprint(pipeline, work),
         }
         write_json(out / "report.json", report)
@@ -108,7 +81,40 @@ def carried_out(
     return report
 
 
-def inputs(pipeline: Pipeline, out: Path) -> tuple[list[tuple[Piece, Source]], list[str]]:
+def three_passes(
+    pipeline: Pipeline, work: Work, state: Path, out: Path, crew: Crew, progress: Progress
+) -> Tally:
+    """Filter and make keys; decide who goes; write. What is done already is not done again."""
+
+    def each(name: str, tasks: list[Task]) -> None:
+        crew.carry_out(tasks, lambda done: progress(name, done, len(tasks)))
+
+    todo = [
+        (sift, (piece, source, pipeline, i, state))
+        for i, (piece, source) in enumerate(work)
+        if not (state / f"sifted-{i:05}.json").exists()
+    ]
+    each("filters", todo)
+    kept = Kept([state / f"kept-{i:05}.parquet" for i in range(len(work))])
+    ranks = {source.name: rank for rank, source in enumerate(pipeline.sources)}
+    rank = np.repeat([ranks[source.name] for _, source in work], np.diff(kept.starts))
+    tally = Tally()
+    tally.gauge.add(decided(pipeline, kept, rank, state, each, crew.size))
+    for name in ("kept", "removed"):
+        (out / name).mkdir(exist_ok=True)
+    todo = [
+        (deliver, (i, source.name, pipeline, state, out))
+        for i, (_, source) in enumerate(work)
+        if not (state / f"delivered-{i:05}.json").exists()
+    ]
+    each("writing", todo)
+    for kind in ("sifted", "delivered"):
+        for i in range(len(work)):
+            tally.add(read_json(state / f"{kind}-{i:05}.json"))
+    return tally
+
+
+def inputs(pipeline: Pipeline, out: Path) -> tuple[Work, list[str]]:
     """All pieces with their sources, in order, and the files of other kinds.
 
     What lies in the output folder is no input, even if that is inside a source.
@@ -127,13 +133,13 @@ def inputs(pipeline: Pipeline, out: Path) -> tuple[list[tuple[Piece, Source]], l
     return work, skipped
 
 
-def fingerprint(pipeline: Pipeline, work: list[tuple[Piece, Source]]) -> str:
+def fingerprint(pipeline: Pipeline, work: Work) -> str:
     """What a result depends on: the pipeline, and name, size and date of each file."""
     plan = [pipeline.plan(), [asdict(piece) for piece, _ in work]]
     return blake2b(json.dumps(plan, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def same_plan(state: Path, pipeline: Pipeline, work: list[tuple[Piece, Source]]) -> None:
+def same_plan(state: Path, pipeline: Pipeline, work: Work) -> None:
     """Begin, or go on with what was begun; `ValueError` if that was something else."""
     state.mkdir(exist_ok=True)
     plan = state / "plan.json"
@@ -147,7 +153,7 @@ def same_plan(state: Path, pipeline: Pipeline, work: list[tuple[Piece, Source]])
         )
 
 
-def finished(out: Path, pipeline: Pipeline, work: list[tuple[Piece, Source]]) -> dict[str, Any]:
+def finished(out: Path, pipeline: Pipeline, work: Work) -> dict[str, Any]:
     """The report of a run that is done, if it is this one."""
     report = json.loads((out / "report.json").read_text())
     if report["plan"] != fingerprint(pipeline, work):
@@ -158,11 +164,15 @@ def finished(out: Path, pipeline: Pipeline, work: list[tuple[Piece, Source]]) ->
     return report
 
 
-def decided(kept: Kept, pipeline: Pipeline, rank: np.ndarray, state: Path) -> dict[str, float]:
-    """Write for each piece which of its documents go and for whose sake; seconds of each step."""
+def decided(
+    pipeline: Pipeline, kept: Kept, rank: np.ndarray, state: Path, each: Each, workers: int
+) -> dict[str, Any]:
+    """Write for each piece which of its documents go and for whose sake; what each step took."""
     mark = state / "decided.json"
     if not mark.exists():
-        by, stays, cuts, seconds = find_duplicates(kept, pipeline, rank, state)
+        gauge = Gauge()
+        second = Second(kept=kept, rank=rank, folder=state, each=each, workers=workers, gauge=gauge)
+        by, stays, cuts = find_duplicates(pipeline, second)
         ids = np.array(kept.take(np.unique(stays[by >= 0]), "id"), object)
         order = np.searchsorted(np.unique(stays[by >= 0]), stays)
         for i, (low, high) in enumerate(zip(kept.starts, kept.starts[1:], strict=False)):
@@ -176,12 +186,5 @@ def decided(kept: Kept, pipeline: Pipeline, rank: np.ndarray, state: Path) -> di
                 "cuts": pa.array([cuts.get(k, []) for k in range(low, high)], PASSAGES),
             }
             pq.write_table(pa.table(columns), state / f"decided-{i:05}.parquet")
-        write_json(mark, seconds)
-    return json.loads(mark.read_text())
-
-
-def peak() -> int:
-    """The most bytes that one process of this run has held."""
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(resource.getrusage(kind).ru_maxrss for kind in kinds)
+        write_json(mark, gauge.to_json())
+    return read_json(mark)

@@ -28,7 +28,10 @@ class Shingles(NamedTuple):
 
     def sets(self) -> list[np.ndarray]:
         """The distinct hashes of each text, in order."""
-        return [np.unique(part) for part in np.split(self.hashes, np.cumsum(self.counts)[:-1])]
+        parts = np.split(self.hashes, np.cumsum(self.counts)[:-1])
+        return [
+            ordered[np.diff(ordered, prepend=~ordered[:1]) != 0] for ordered in map(np.sort, parts)
+        ]
 
 
 def normalise(text: str) -> bytes:

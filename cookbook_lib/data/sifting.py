@@ -4,7 +4,6 @@ Each document is kept or removed, a thousand at a time, so memory does not grow 
 What is written depends on the piece and the pipeline alone.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -47,10 +46,11 @@ def sift(piece: Piece, source: Source, pipeline: Pipeline, number: int, folder: 
                 count_tokens(entries, count)
                 tally.pass_on("read", source.name, entries)
                 for name, filters in steps:
-                    started = time.perf_counter()
-                    if source.filtered:
-                        entries = filtered(entries, name, filters, source.name, tally, out, count)
-                    tally.seconds[name] += time.perf_counter() - started
+                    with tally.gauge(name):
+                        if source.filtered:
+                            entries = filtered(
+                                entries, name, filters, source.name, tally, out, count
+                            )
                     tally.pass_on(name, source.name, entries)
                 writer.write_table(table(entries, pipeline, schema, tally))
     write_json(folder / f"sifted-{number:05}.json", tally.to_json())
@@ -117,7 +117,7 @@ def counter(name: str | None) -> Callable[[list[str]], list[int]] | None:
     if name is None:
         return None
     tokenizer = load(name, parallel=False)
-    encode, turn = tokenizer.fast or tokenizer.exact, 0
+    encode, turn = tokenizer.fast or tokenizer.exact, -1
 
     def count(found: list[str]) -> list[int]:
         nonlocal encode, turn
@@ -156,7 +156,6 @@ def table(entries: list[Entry], pipeline: Pipeline, schema: pa.Schema, tally: Ta
     }
     for name, step in zip(pipeline.names, pipeline.steps, strict=True):
         if width(step):
-            started = time.perf_counter()
-            columns[name] = keys_of(entries, step)
-            tally.seconds[name] += time.perf_counter() - started
+            with tally.gauge(name):
+                columns[name] = keys_of(entries, step)
     return pa.table(columns, schema=schema)

@@ -92,11 +92,14 @@ class MinHash:
     bands: int = 0
     rows: int = 0
     verify: Literal["none", "signature", "exact"] = "exact"
+    margin: int | float = 0.0  # deviations that a signature may lie below the threshold
     clusters: Literal["chains", "stars"] = "chains"  # stars: each is like the one that stays
     across: bool = False
     seed: int = 0
 
     def banding(self) -> Banding:
+        if self.margin < 0:
+            raise ValueError(f"margin is {self.margin}, expected 0 or more deviations")
         if not (self.bands or self.rows):
             return choose(self.threshold, self.permutations)
         if not 0 < self.bands * self.rows <= self.permutations:
@@ -109,9 +112,13 @@ class MinHash:
 
 @dataclass(frozen=True, kw_only=True)
 class Substring:
-    """Cuts passages of at least `length` bytes that occur earlier; holds all texts in memory."""
+    """Cuts passages of at least `length` bytes that occur earlier.
+
+    It holds all texts in memory, about 40 bytes for each of theirs, and refuses more than `most`.
+    """
 
     length: int = 200  # about the 50 tokens of arXiv:2107.06499, section 4.1
+    most: int = 200_000_000  # bytes of text
 
 
 FilterStep = Filters | Score

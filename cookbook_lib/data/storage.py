@@ -29,6 +29,10 @@ def write_json(path: Path, thing: Any) -> None:
     write(path, json.dumps(thing))
 
 
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
 def removed(entry: Entry, source: str, step: str, reason: str, why: str, **more: Any) -> bytes:
     """One line of a side file: the document whole, and why it is not in the corpus."""
     row = {"id": entry.id, "source": source, "step": step, "reason": reason, "why": why, **more}

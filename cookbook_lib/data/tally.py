@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from cookbook_lib.data.gauge import Gauge
+
 SAMPLES = 3  # documents shown for each reason
 
 
@@ -23,7 +25,7 @@ class Tally:
 
     through: Counter = field(default_factory=Counter)  # (stage, source, unit) -> how many
     dropped: Counter = field(default_factory=Counter)  # (step, reason, source, unit)
-    seconds: Counter = field(default_factory=Counter)  # step
+    gauge: Gauge = field(default_factory=Gauge)
     samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     damage: list[dict[str, Any]] = field(default_factory=list)
 
@@ -48,7 +50,7 @@ class Tally:
         return {
             "through": [[*key, n] for key, n in self.through.items()],
             "dropped": [[*key, n] for key, n in self.dropped.items()],
-            "seconds": dict(self.seconds),
+            "gauge": self.gauge.to_json(),
             "samples": self.samples,
             "damage": self.damage,
         }
@@ -59,7 +61,7 @@ class Tally:
             self.through[tuple(key)] += n
         for *key, n in found["dropped"]:
             self.dropped[tuple(key)] += n
-        self.seconds.update(found["seconds"])
+        self.gauge.add(found["gauge"])
         self.damage += found["damage"]
         for reason, shown in found["samples"].items():
             known = self.samples.setdefault(reason, [])

@@ -57,17 +57,24 @@ def keep_min_p(logits: Float[Tensor, "b v"], p: float) -> Float[Tensor, "b v"]:
     return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
 
 
-def sample(
-    logits: Float[Tensor, "b v"], how: Sampling, random: torch.Generator | None = None
-) -> Int[Tensor, " b"]:
-    """The next token of each sequence."""
+def probabilities(logits: Float[Tensor, "b v"], how: Sampling) -> Float[Tensor, "b v"]:
+    """What the next token is drawn from; at temperature 0 all of it on the likeliest."""
     if how.temperature == 0:
-        return logits.argmax(-1)
-    logits = logits.float() / how.temperature
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / how.temperature
     if how.top_k:
         logits = keep_top_k(logits, how.top_k)
     if how.top_p < 1:
         logits = keep_top_p(logits, how.top_p)
     if how.min_p > 0:
         logits = keep_min_p(logits, how.min_p)
-    return torch.multinomial(logits.softmax(-1), 1, generator=random)[:, 0]
+    return logits.softmax(-1)
+
+
+def sample(
+    logits: Float[Tensor, "b v"], how: Sampling, random: torch.Generator | None = None
+) -> Int[Tensor, " b"]:
+    """The next token of each sequence."""
+    if how.temperature == 0:
+        return logits.argmax(-1)
+    return torch.multinomial(probabilities(logits, how), 1, generator=random)[:, 0]

@@ -8,7 +8,9 @@ from cookbook_lib.plots import INK, PAPER
 NOTEBOOK = re.compile(r"<x-notebook>(.*)</x-notebook>", re.DOTALL)
 OUTPUT = re.compile(r"<x-output>(.*?)</x-output>", re.DOTALL)
 FIGURE = re.compile(
-    r'<figure class="nb-output nb-figure" data-alt="(.*?)">(.*?)</figure>', re.DOTALL
+    r'<figure class="nb-output nb-figure" data-alt="(.*?)"( data-live="([\w-]+)".*?)?>'
+    r"(.*?)</figure>",
+    re.DOTALL,
 )
 STYLE_TAG = re.compile(r"<style.*?</style>", re.DOTALL)
 NOT_SHOWN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
@@ -45,7 +47,17 @@ def put_back(html: str, outputs: list[str]) -> str:
 def for_page(output: str) -> str:
     if 'class="nb-output nb-html"' in output:
         return STYLE_TAG.sub("", output)  # pandas brings its own, for light pages only
-    return FIGURE.sub(lambda match: figure(match[2], unescape(match[1])), output)
+    return FIGURE.sub(shown, output)
+
+
+def shown(match: re.Match) -> str:
+    """A figure, and the script that brings it to life if it names one."""
+    alt, live, script, svg = match.groups()
+    made = figure(svg, unescape(alt))
+    if not live:
+        return made
+    made = made.replace("<figure", f"<figure{live}", 1)
+    return f'{made}<script src="../../assets/{script}.js"></script>'
 
 
 def figure(svg: str, alt: str) -> str:

@@ -20,12 +20,16 @@ Makers = dict[str, Callable[[], LanguageModel]]  # name -> a model with fresh ra
 def tiny(
     pattern: str, vocab: int, d_model: int = 64, d_state: int = 16, d_ff: int | None = None
 ) -> Model:
-    """A small hybrid: `m` Mamba-2, `a` attention with RoPE, `-` an MLP, each behind its norm."""
+    """A small hybrid: `m` Mamba-2, `a` attention with RoPE, `-` an MLP, `8` as many experts, of
+    which a token picks one; each behind its norm."""
     heads = max(1, d_model // 32)
     blocks: dict[str, Block] = {
         "m": specs.Mamba2(d_model=d_model, d_state=d_state, headdim=32, chunk_size=32),
         "a": specs.Attention(d_model=d_model, n_heads=heads, n_kv_heads=heads, head_dim=32),
         "-": specs.MLP(d_model=d_model, d_ff=d_ff or 2 * d_model),
+        "8": specs.MoE(
+            d_model=d_model, d_ff=d_ff or d_model, n_experts=8, topk=1, router_bias=True
+        ),
     }
     norm = specs.Norm(d_model=d_model)
     return Model(
@@ -80,20 +84,22 @@ class NoConcatenation(Zamba2):
         return super().ask(parts, x, torch.zeros_like(x0), run)
 
 
-def zamba2(vocab: int, blocks: int = 1, lora: bool = True, layers: str = "mhmh") -> Model:
-    """A Zamba2 of four layers, two of which use a shared block (`h`)."""
+def zamba2(
+    vocab: int, blocks: int = 1, lora: bool = True, layers: str = "mhmh", d_model: int = 64
+) -> Model:
+    """A small Zamba2: Mamba-2 (`m`), and Mamba-2 that first asks a shared block (`h`)."""
     kinds = {"m": "linear_attention", "h": "hybrid"}
     config = {
         "model_type": "zamba2",
         "vocab_size": vocab,
-        "hidden_size": 64,
+        "hidden_size": d_model,
         "num_hidden_layers": len(layers),
         "layers_block_type": [kinds[k] for k in layers],
-        "n_mamba_heads": 4,
+        "n_mamba_heads": d_model // 16,
         "mamba_d_state": 16,
         "chunk_size": 32,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
+        "num_attention_heads": d_model // 16,
+        "intermediate_size": 2 * d_model,
         "num_mem_blocks": blocks,
         "adapter_rank": 8,
     }

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cookbook_lib.blocks.cache import Cache, role, use_name
+from cookbook_lib.blocks.kv_cache import Start
+from cookbook_lib.blocks.linear import linear
 from cookbook_lib.blocks.models.modules import make
 from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.calculators import specs
@@ -39,7 +40,7 @@ class Pass:
     shared: what the first layer of RWKV-7 tells the others.
     """
 
-    start: int = 0
+    start: Start = 0
     cache: Cache | None = None
     mask: Bool[Tensor, "b l"] | None = None
     seq_idx: Int[Tensor, "b l"] | None = None
@@ -49,20 +50,20 @@ class Pass:
         """Run one block; one that mixes tokens gets its state and is told what to leave out."""
         if not use.spec.state:
             return use.module(x, **extra)
-        state = None if self.cache is None else self.cache.states[use.name]
+        state = None if self.cache is None else self.cache.of_use(use.name)
         if isinstance(use.spec, specs.Attention):
-            extra |= {"start": self.start, "mask": self.seen(x.shape[1])}
+            extra |= {"start": self.start, "mask": self.seen()}
         else:
             extra["mask"] = self.mask
         if isinstance(use.spec, specs.RWKV7):
             extra["shared"] = self.shared
         return use.module(x, state, seq_idx=self.seq_idx, **extra)
 
-    def seen(self, l: int) -> Bool[Tensor, "b n"] | None:
+    def seen(self) -> Bool[Tensor, "b n"] | None:
         """Which of all tokens so far, the new ones included, are real."""
         if self.cache is None or self.cache.valid is None:
             return self.mask
-        return self.cache.valid[:, : self.start + l]
+        return self.cache.valid[:, : self.cache.length]
 
 
 class LanguageModel(nn.Module):
@@ -115,7 +116,7 @@ class LanguageModel(nn.Module):
         """
         if logits not in ("all", "last"):
             raise ValueError(f"logits is {logits!r}, expected one of all, last")
-        run = Pass(cache.length if cache else 0, cache, mask, seq_idx)
+        run = Pass(cache.start() if cache else 0, cache, mask, seq_idx)
         if cache is not None:
             cache.advance(tokens.shape[1], mask)
         x = x0 = self.get_submodule(self.spec.before[0][0])(tokens)
@@ -128,7 +129,7 @@ class LanguageModel(nn.Module):
     def head(self, x: Float[Tensor, "b p d"]) -> Float[Tensor, "b p vocab"]:
         """The final norm, then the product with the head's weight, which may be the embedding's."""
         norm, head = (self.get_submodule(name) for name, _ in self.spec.after)
-        return F.linear(norm(x), head.weight, getattr(head, "bias", None))
+        return linear(norm(x), head.weight, getattr(head, "bias", None))
 
     def new_cache(self, b: int, size: int) -> Cache:
         """An empty cache for `b` sequences of at most `size` tokens, beside the weights."""

@@ -1,33 +1,20 @@
 """From a spec to its module: the one place that knows which class runs which block."""
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from cookbook_lib.blocks.attention import Attention
 from cookbook_lib.blocks.deltanet import GatedDeltaNet
+from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.mamba1 import Mamba1
 from cookbook_lib.blocks.mamba2 import Mamba2
 from cookbook_lib.blocks.mamba3 import Mamba3
 from cookbook_lib.blocks.mlp import MLP
 from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.blocks.moe import MoE
+from cookbook_lib.blocks.norms import LayerNorm, RMSNorm
 from cookbook_lib.blocks.rwkv7 import RWKV7, RWKV7ChannelMix
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Block
-
-
-class RMSNorm(nn.RMSNorm):
-    """RMSNorm in the weight's dtype, whatever the stream's: arXiv:1910.07467."""
-
-    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        return super().forward(x.to(self.weight.dtype))
-
-
-class LayerNorm(nn.LayerNorm):
-    """LayerNorm in the weight's dtype, whatever the stream's: arXiv:1607.06450."""
-
-    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        return super().forward(x.to(self.weight.dtype))
 
 
 def embedding(spec: specs.Embedding) -> nn.Embedding:
@@ -40,7 +27,7 @@ def embedding(spec: specs.Embedding) -> nn.Embedding:
 def lora(spec: specs.LoRA) -> nn.Sequential:
     """Two linears through a narrow middle; adds nothing at the start, as in arXiv:2106.09685."""
     pair = nn.Sequential(
-        nn.Linear(spec.d_in, spec.rank, bias=False), nn.Linear(spec.rank, spec.d_out, bias=False)
+        Linear(spec.d_in, spec.rank, bias=False), Linear(spec.rank, spec.d_out, bias=False)
     )
     nn.init.zeros_(pair[1].weight)
     return pair
@@ -56,9 +43,9 @@ def make(spec: Block, options: Options) -> nn.Module:
         case specs.Norm():
             return (LayerNorm if spec.bias else RMSNorm)(spec.d_model, eps=o.eps)
         case specs.Linear():
-            return nn.Linear(spec.d_in, spec.d_out, bias=spec.bias)
+            return Linear(spec.d_in, spec.d_out, bias=spec.bias)
         case specs.Head():
-            return nn.Linear(spec.d_model, spec.vocab, bias=spec.bias)
+            return Linear(spec.d_model, spec.vocab, bias=spec.bias)
         case specs.LoRA():
             return lora(spec)
         case specs.MLP():

@@ -159,6 +159,7 @@ READERS: dict[str, Callable[[Fields, Model], Options]] = {
     "mistral": transformer(trained=131_072),
     "mixtral": transformer(eps=1e-5, theta=1e6, trained=131_072),
     "olmoe": transformer(eps=1e-5, topk_prob=False),
+    "phi3": transformer(eps=1e-5),
     "qwen2": transformer(trained=32_768),
     "qwen3": transformer(trained=32_768),
     "qwen3_moe": transformer(trained=32_768, topk_prob=False),
