@@ -209,7 +209,7 @@ plots.table(rows)
 #
 # ```bash
 # cookbook bench decode --devices 8 --nodes 2 --rate 100M --uplink 25M --dtype bf16 \
-#     --context 16Ki,64Ki,256Ki,1Mi --kv-heads 1 --head-dim 32 --seconds 0.5 --timeout 250
+#     --context 16Ki,64Ki,256Ki,1Mi --kv-heads 1 --head-dim 32 --seconds 1.5 --timeout 250
 # ```
 
 # %%
