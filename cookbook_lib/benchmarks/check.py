@@ -114,7 +114,7 @@ def rates(row: Row) -> dict[str, float]:
     said = {"flops": row.get("flops_per_second"), "nbytes": row.get("bytes_per_second")}
     found = {key: rate or 0.0 for key, rate in said.items()}
     if isinstance(took, dict) and took:
-        one = took["median"] if "median" in took else min(map(middle, took.values()))
+        one = middle(took) if "median" in took else min(map(middle, took.values()))
         for key in found:
             if one and isinstance(row.get(key), int | float):
                 found[key] = max(found[key], row[key] / one)
@@ -122,6 +122,9 @@ def rates(row: Row) -> dict[str, float]:
 
 
 def middle(took: Any) -> float:
+    """The median of samples, of a timing as rows hold it, or of one number."""
+    if isinstance(took, dict):
+        return float(took["median"])
     return median(took) if isinstance(took, list) else float(took)
 
 
