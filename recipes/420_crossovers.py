@@ -189,8 +189,9 @@ def show(where, kind, xlabel):
     fig, ax = plt.subplots()
     for name, marker in zip(NAMES, "osD^", strict=True):
         points = sorted(curve(where, kind, name).items())
-        ax.loglog(*zip(*points, strict=True), marker=marker, label=name, base=2)
-    ax.set(xlabel=xlabel, ylabel="milliseconds")
+        ax.plot(*zip(*points, strict=True), marker=marker, label=name)
+    ax.set_xscale("log", base=2)
+    ax.set(xlabel=xlabel, ylabel="milliseconds", yscale="log")
     ticks = sorted(curve(where, kind, "attention"))
     ax.set_xticks(ticks, [f"{n // 1024}k" if n >= 1024 else str(n) for n in ticks])
     ax.yaxis.set_major_formatter(lambda y, _: f"{1e3 * y:g}")
