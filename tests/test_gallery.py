@@ -163,6 +163,7 @@ def site(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, copy)
     (copy / "recipes").mkdir()
     (copy / "build" / "recipes").mkdir(parents=True)  # which mkdocs watches
+    (copy / "build" / "pyodide").symlink_to(ROOT / "build" / "pyodide")
     folder = copy / "cookbook_lib" / "calculators" / "presets"
     (folder / "newcomer-1.json").write_text(json.dumps(NEW))
     built = subprocess.run(
