@@ -22,7 +22,6 @@
 
 # %%
 from math import log
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -185,7 +184,7 @@ table(
 # standard library as `code`.
 
 # %%
-corpus = python_corpus(Path("../build/corpus"), vocab=1024)
+corpus = python_corpus(vocab=1024)
 mix = {"code": 0.6, "prose": 0.4}
 phase = Phase(name="mixed", tokens=64e4, lr=1e-3, mix=mix)
 sampler = Sampler(Plan(name="mixed", phases=(phase,)), corpus.shards, length=64, seed=0)

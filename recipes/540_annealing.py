@@ -27,7 +27,6 @@
 # %%
 from dataclasses import replace
 from math import ceil, sqrt
-from pathlib import Path
 from statistics import stdev
 
 import matplotlib.pyplot as plt
@@ -62,7 +61,7 @@ plots.show(fig, "Six ways to end one run, over the steps: they differ late, exce
 # peak and one that decays to zero. The loss is measured on modules that were held out.
 
 # %%
-corpus = python_corpus(Path("../build/corpus"), scale.vocab)
+corpus = python_corpus(vocab=scale.vocab)
 short = replace(scale, steps=240, every=8, asked=64)
 live = {
     row["variant"]: row

@@ -23,7 +23,6 @@
 # learns, and answers back.
 
 # %%
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -37,7 +36,7 @@ from cookbook_lib.training.routing import BALANCERS, blackmamba, experts, routed
 
 plots.use()
 torch.set_num_threads(1)  # the model is too small for two
-corpus = python_corpus(Path("../build/corpus"), vocab=1024)
+corpus = python_corpus(vocab=1024)
 model = blackmamba(corpus.vocab, BALANCERS["ones, one round"])
 print(f"layers {model.spec.pattern}, {model.spec.params():,} parameters, of which a token uses")
 print(f"{model.spec.params_active():,}; {len(experts(model))} layers of 8 experts")

@@ -19,7 +19,8 @@ import orjson
 from cookbook_lib.data.local import code, docstrings, read
 from cookbook_lib.data.tokens import count
 
-FOLDER = Path("build/corpus")
+CHECKOUT = Path(__file__).parents[2]  # where there is one, whatever the working directory
+FOLDER = (CHECKOUT if (CHECKOUT / "pyproject.toml").exists() else Path()) / "build/corpus"
 END = "<|end|>"
 HELD_OUT = 20  # one document in so many
 TABLES = ("encodings/", "pydoc_data/", "_sysconfigdata")  # not written by hand; or prose already
