@@ -1,6 +1,7 @@
 """`cookbook bench decode`: time ways to attend to keys that are spread over ranks, each checked."""
 
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,8 @@ from cookbook_lib.decoding.tree_costs import METHODS, Shape, messages
 from cookbook_lib.decoding.tree_methods import METHODS as IN_TORCH
 from cookbook_lib.decoding.tree_rows import numbers, prove, query, reference, row
 from cookbook_lib.results import append, ready
+
+Worst = Callable[[list[float]], list[float]]  # of all ranks, number by number
 
 WIDTH = {"bf16": 2, "fp32": 4, "fp64": 8}
 
@@ -73,12 +76,8 @@ def bench_decode(
         for c in context.split(",")
     ]
     names = list(METHODS) if method == "all" else method.split(",")
-    if backend == "jax" and method == "all":
-        names.remove("tree-once")
     for name in names:
         messages(name, shapes[0])  # refuses what is no method
-    if backend == "jax" and "tree-once" in names:
-        raise ValueError("method is 'tree-once', expected another: JAX has the other five")
     for name, value in {"seconds": seconds, "timeout": timeout}.items():
         if not 0 < value < 1e6:
             raise ValueError(f"{name} is {value:g}, expected seconds, above 0")
@@ -156,6 +155,8 @@ def sweep(
                     due = reference(x, dtype, lengths)
                 dist.broadcast(due, 0)
             shard, asked = Shard(k=k, v=v, lengths=lengths), Query(q=query(x, dtype))
+            with member.doing(f"reading {x.s:,} keys and values"):
+                reads = reading(rank, shard, asked, slowest(device), seconds / 4)
             for name in names:
                 with member.doing(f"{name} over {x.s:,} tokens"):
                     last = {}
@@ -169,9 +170,21 @@ def sweep(
                     timing = sampled(call, lambda: None, dist.barrier, worst, seconds)
                     error = max(error, prove(last["out"], due, dtype, name))  # of the last timed
                     (error,) = worst([error])
-                rows.append(row(name, "torch gloo", x, dtype, timing, error))
+                rows.append(row(name, "torch gloo", x, dtype, timing, error, reading=reads))
                 member.emit(rows[-1])
     return rows
+
+
+def reading(rank: int, shard: Shard, asked: Query, worst: Worst, seconds: float) -> dict[str, float]:
+    """Seconds for a rank's own shard: all ranks at once, and one of them while the others wait."""
+    calls = {
+        "together": lambda: shard.partial(asked),
+        "alone": (lambda: shard.partial(asked)) if rank == 0 else lambda: None,
+    }
+    return {
+        how: sampled(call, lambda: None, dist.barrier, worst, seconds).median
+        for how, call in calls.items()
+    }
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:
