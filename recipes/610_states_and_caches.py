@@ -91,9 +91,9 @@ table(rows)
 # ## Latents in place of keys
 #
 # Each token of DeepSeek-V3 adds one vector $c$ for all heads, and a small key that turns. Keys $Wc$
-# and values are made from it when they are needed: of every token held, for every new one. Or never:
-# $q \cdot (W c) = (W^\top q) \cdot c$, so a query can move into the space of the latents, and the
-# result back. The same numbers, in an order that reads the cache as it is:
+# and values are made from it when they are needed: of every token held, for every new one. Or
+# never: $q \cdot (W c) = (W^\top q) \cdot c$, so a query can move into the space of the latents,
+# and the result back. The same numbers, in an order that reads the cache as it is:
 
 # %%
 latent = next(b for _, b in preset("deepseek-v3").layout if isinstance(b, specs.MLA))
@@ -103,7 +103,12 @@ s, tiny_one = 4096, latent.but(d_model=64, n_heads=2)
 def operands(spec: specs.MLA, s: int, **kind) -> list[torch.Tensor]:
     """Both parts of one token's queries, and what the cache keeps of `s` tokens."""
     rope, h = spec.qk_rope_head_dim, spec.n_heads
-    shapes = (1, h, 1, spec.qk_nope_head_dim), (1, h, 1, rope), (1, s, spec.kv_lora_rank), (1, s, rope)
+    shapes = (
+        (1, h, 1, spec.qk_nope_head_dim),
+        (1, h, 1, rope),
+        (1, s, spec.kv_lora_rank),
+        (1, s, rope),
+    )
     return [torch.randn(shape, **kind) for shape in shapes]
 
 

@@ -24,6 +24,7 @@
 # %%
 from dataclasses import replace
 from functools import reduce
+from itertools import pairwise
 from math import ceil
 
 import matplotlib.pyplot as plt
@@ -33,11 +34,19 @@ import torch
 from cookbook_lib import plots
 from cookbook_lib.calculators.chips import chip
 from cookbook_lib.commands.output import nbytes, seconds
+from cookbook_lib.communication import links
 from cookbook_lib.communication.launch import launch
 from cookbook_lib.decoding import tree_bench, tree_costs
 from cookbook_lib.decoding.tree_attention import Partial, combine, energy, merge, nothing, partial
 from cookbook_lib.decoding.tree_costs import METHODS, Shape, held, messages, published, sent, steps
-from cookbook_lib.decoding.tree_fit import predictions, ratio
+from cookbook_lib.decoding.tree_fit import (
+    ahead,
+    middle,
+    of_point,
+    predictions,
+    ratio,
+    reading,
+)
 from cookbook_lib.results import committed
 
 plots.use()
@@ -251,7 +260,9 @@ fig, axes = plt.subplots(1, len(ranks), figsize=(5.8, 3.4), sharey=True)
 for ax, p in zip(axes, ranks, strict=True):
     for name in METHODS:
         line, now = (
-            sorted((r["s"], r["seconds"]["median"]) for r in x if (r["p"], r["method"]) == (p, name))
+            sorted(
+                (r["s"], r["seconds"]["median"]) for r in x if (r["p"], r["method"]) == (p, name)
+            )
             for x in (rows, live)
         )
         (drawn,) = ax.loglog(*zip(*line, strict=True), marker="o", markersize=3, label=name)
@@ -311,7 +322,8 @@ assert np.median(off) < 0.15
 
 # %%
 plots.table(
-    {"ranks": p, "tree": name} | {f"{c // 1024} Ki": f"{ratio(rows, p, c, fast=name):.1f}" for c in contexts}
+    {"ranks": p, "tree": name}
+    | {f"{c // 1024} Ki": f"{ratio(rows, p, c, fast=name):.1f}" for c in contexts}
     for name in ("tree", "tree-fused", "tree-once")
     for p in ranks
 )
@@ -321,10 +333,39 @@ plots.table(
 # quarters, seven eighths. From $p$ to $2p$ its time therefore grows by $(2p-1)/(2p-2)$, and the
 # lead grows only if the tree's time grows by less: where reading the keys takes far longer than the
 # steps that are added. That is the case of long contexts, or of links so slow that bytes alone
-# count. The fitted model says where; the last column is what was measured:
+# count. The fitted model says where; beside it what was measured:
 
 # %%
+table, said = [], {}
+for p, q in pairwise(ranks):
+    wire = (1 - 1 / q) / (1 - 1 / p)
+    for c in contexts:
+        one, two = (of_point(rows, n, c, "tree-once") for n in (p, q))
+        due = wire / (fits[q].seconds(two) / fits[p].seconds(one))
+        got = ratio(rows, q, c, fast="tree-once") / ratio(rows, p, c, fast="tree-once")
+        said[q, c] = due, got
+        table.append(
+            {
+                "ranks": f"{p} to {q}",
+                "context": f"{c // 1024} Ki",
+                "reading of it": f"{reading(one) / fits[p].seconds(one):.0%}",
+                "lead, modelled": f"{due:.2f} times",
+                "measured": f"{got:.2f} times",
+            }
+        )
+plots.table(table)
+
+# %%
+clear = {at: x for at, x in said.items() if not 0.8 < x[0] < 1.25}
+right = sum((due > 1) == (got > 1) for due, got in clear.values())
+print(f"where the model is clear, {right} of {len(clear)} agree with it;")
+longest = [ratio(rows, p, contexts[-1]) for p in ranks]
+print(f"at {contexts[-1]:,} tokens the ring takes", " ".join(f"{x:.0f}" for x in longest), "times")
+
 # %% [markdown]
+# *Reading of it* is the part of the tree's time that goes into keys. On a cluster each rank brings
+# a memory of its own: reading takes $1/p$ of the time, and the lead grows for longer.
+#
 # ## The paper's clusters, modelled
 #
 # **Nothing here is measured, and nothing reproduces the paper.** A model with stated parameters:

@@ -142,7 +142,10 @@ with network(2, rate=1e8, nodes=2) as net:
     time.sleep({PATIENCE})
 """
         parent = subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         with parent.stdout as said:
             assert said.readline() == "ready\n"

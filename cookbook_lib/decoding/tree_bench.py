@@ -15,7 +15,7 @@ from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication import links
 from cookbook_lib.communication.launch import launch
 from cookbook_lib.communication.member import LIMIT, Member, RankError
-from cookbook_lib.communication.sampling import sampled
+from cookbook_lib.communication.sampling import in_turn
 from cookbook_lib.communication.sizes import parse
 from cookbook_lib.communication.torch_bench import slowest
 from cookbook_lib.communication.torch_ranks import joined
@@ -24,8 +24,6 @@ from cookbook_lib.decoding.tree_costs import METHODS, Shape, messages
 from cookbook_lib.decoding.tree_methods import METHODS as IN_TORCH
 from cookbook_lib.decoding.tree_rows import numbers, prove, query, reference, row
 from cookbook_lib.results import append, ready
-
-Worst = Callable[[list[float]], list[float]]  # of all ranks, number by number
 
 WIDTH = {"bf16": 2, "fp32": 4, "fp64": 8}
 
@@ -155,8 +153,6 @@ def sweep(
                     due = reference(x, dtype, lengths)
                 dist.broadcast(due, 0)
             shard, asked = Shard(k=k, v=v, lengths=lengths), Query(q=query(x, dtype))
-            with member.doing(f"reading {x.s:,} keys and values"):
-                reads = reading(rank, shard, asked, slowest(device), seconds / 4)
             for name in names:
                 with member.doing(f"{name} over {x.s:,} tokens"):
                     last = {}
@@ -167,24 +163,23 @@ def sweep(
                     call()
                     error = prove(last["out"], due, dtype, name)
                     worst = slowest(device)
-                    timing = sampled(call, lambda: None, dist.barrier, worst, seconds)
+                    calls = {"all": call} | readings(shard, asked, rank)
+                    took = in_turn(calls, lambda: None, dist.barrier, worst, seconds)
                     error = max(error, prove(last["out"], due, dtype, name))  # of the last timed
                     (error,) = worst([error])
-                rows.append(row(name, "torch gloo", x, dtype, timing, error, reading=reads))
+                reading = {how: took[how].median for how in calls if how != "all"}
+                rows.append(row(name, "torch gloo", x, dtype, took["all"], error, reading=reading))
                 member.emit(rows[-1])
     return rows
 
 
-def reading(rank: int, shard: Shard, asked: Query, worst: Worst, seconds: float) -> dict[str, float]:
-    """Seconds for a rank's own shard: all ranks at once, and one of them while the others wait."""
-    calls = {
-        "together": lambda: shard.partial(asked),
-        "alone": (lambda: shard.partial(asked)) if rank == 0 else lambda: None,
-    }
-    return {
-        how: sampled(call, lambda: None, dist.barrier, worst, seconds).median
-        for how, call in calls.items()
-    }
+def readings(shard: Shard, asked: Query, rank: int) -> dict[str, Callable[[], object]]:
+    """Attention to a rank's own keys and no message: on all ranks at once, and on one alone."""
+
+    def read() -> object:
+        return shard.partial(asked)
+
+    return {"together": read, "alone": read if rank == 0 else lambda: None}
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:

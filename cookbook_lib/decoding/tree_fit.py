@@ -75,7 +75,7 @@ def fitted(rows: Sequence[Row]) -> Rates:
 
 
 def positive(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Least squares of three unknowns above 0; start or alpha is 0 where the rows do not show it."""
+    """Least squares of three unknowns above 0; start or alpha is 0 where no row shows it."""
     used, y = [0, 1, 2], np.zeros(3)
     while True:
         y[:] = 0
@@ -114,14 +114,20 @@ def of_point(rows: Sequence[Row], p: int, s: int, method: str) -> Row:
     return next(r for r in rows if (r["p"], r["s"], r["method"]) == (p, s, method))
 
 
-def ratio(rows: Sequence[Row], p: int, s: int, slow: str = "ring-kv", fast: str = "tree-fused") -> float:
+def ratio(
+    rows: Sequence[Row], p: int, s: int, slow: str = "ring-kv", fast: str = "tree-fused"
+) -> float:
     """How many times as long one method takes as another."""
     one, other = (of_point(rows, p, s, name)["seconds"]["median"] for name in (slow, fast))
     return one / other
 
 
-def ahead(rows: Sequence[Row], p: int, s: int, slow: str = "ring-kv", fast: str = "tree-fused") -> str:
+def ahead(
+    rows: Sequence[Row], p: int, s: int, slow: str = "ring-kv", fast: str = "tree-fused"
+) -> str:
     """Whether `fast` is faster, by the intervals of both medians, in the words of `judged`."""
     one, other = (of_point(rows, p, s, name)["seconds"] for name in (slow, fast))
     apart = one["low"] > other["high"] or one["high"] < other["low"]
-    return ("holds" if one["median"] > other["median"] else "fails") if apart else "too noisy to tell"
+    return (
+        ("holds" if one["median"] > other["median"] else "fails") if apart else "too noisy to tell"
+    )
