@@ -22,6 +22,7 @@
 # ([Tree Attention](https://arxiv.org/abs/2408.04093), Shyam et al. 2024.)
 
 # %%
+from collections import Counter
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
@@ -41,11 +42,11 @@ from cookbook_lib.decoding.tree_attention import Partial, combine, energy, merge
 from cookbook_lib.decoding.tree_costs import METHODS, Shape, held, messages, published, sent, steps
 from cookbook_lib.decoding.tree_fit import (
     ahead,
-    middle,
+    judged,
     of_point,
     predictions,
     ratio,
-    reading,
+    terms,
 )
 from cookbook_lib.results import committed
 
@@ -246,14 +247,13 @@ for p, s in sorted({(r["p"], r["s"]) for r in live}):
 #
 # ```bash
 # cookbook bench decode --devices 8 --nodes 2 --rate 100M --uplink 25M --dtype bf16 \
-#     --context 16Ki,64Ki,256Ki,1Mi --kv-heads 1 --head-dim 32 --seconds 0.3 --timeout 250
+#     --context 16Ki,64Ki,256Ki,1Mi --kv-heads 1 --head-dim 32 --seconds 1.5 --timeout 250
 # ```
 #
-# in several passes: of each point the pass with the middle median counts. Lines are the committed
-# rows, crosses those of the cell above.
+# Lines are these rows, crosses those of the cell above.
 
 # %%
-rows = middle(committed("tree_attention"))
+rows = committed("tree_attention")
 print(f"{rows[0]['device']}, {rows[0]['versions']}, {rows[0]['date'][:10]}")
 ranks, contexts = (sorted({row[key] for row in rows}) for key in ("p", "s"))
 fig, axes = plt.subplots(1, len(ranks), figsize=(5.8, 3.4), sharey=True)
@@ -277,12 +277,13 @@ plots.show(
 # %% [markdown]
 # ## Does the model predict it?
 #
-# $$t = \text{start} + \alpha \cdot \text{steps} + \frac{\text{sent}}{\beta} + \text{reading}$$
+# $$t = \text{start} + \alpha \cdot \text{steps} + \frac{\text{sent}}{\beta} +
+# \frac{\text{keys and values}}{\text{read}}$$
 #
-# *Reading* is not fitted: each rank times attention to its own shard, once with all ranks at work
-# and once alone, as a lone query that goes round finds them. Two ranks at work share the memory of
-# one machine and are slower than one. The other three are fitted to one half of the points for each
-# number of ranks, black as on a chessboard of methods and contexts. Here is the other half.
+# The last term needs two rates. In `ring-q` a lone token finds one rank at work at a time, and a
+# core that has the machine's memory to itself reads faster than each of several. In `ring-kv` a
+# shard is read while the next one comes: only the last costs time. The rates are fitted to one half
+# of the points for each number of ranks, black as on a chessboard of methods and contexts.
 
 # %%
 fits, found = predictions(rows)
@@ -292,9 +293,16 @@ plots.table(
         "start": seconds(f.start),
         "a step": seconds(f.alpha),
         "beta / uplink": f"{f.beta / rows[0]['uplink']:.2f}",
+        "each core reads": f"{f.read / 1e9:.1f} GB/s",
+        "a lone one": f"{f.alone / 1e9:.1f} GB/s",
     }
     for p, f in fits.items()
 )
+assert all(f.alone > f.read for f in fits.values())
+
+# %% [markdown]
+# All ranks share two cores, so a step is slow with eight of them, and $\beta$ holds what the
+# processes cost beside the wire. Here is the half that the fit has not seen:
 
 # %%
 fig, ax = plt.subplots()
@@ -308,13 +316,18 @@ ax.set(xlabel="seconds, measured", ylabel="seconds, predicted")
 ax.legend()
 plots.show(fig, "Points that the fit has not seen lie in or near a band of 25% round the diagonal")
 off = np.array([abs(t / r["seconds"]["median"] - 1) for r, t in found])
-print(f"off by {np.median(off):.0%} in the median; {np.sum(off < 0.25)} of {len(off)} points ")
-print(f"are within 25%, the worst is off by {off.max():.0%}")
-assert np.median(off) < 0.15
+verdicts = Counter(judged(r, t) for r, t in found)
+print(f"off by {np.median(off):.0%} in the median; of {len(off)} points to be within 25%:")
+print(", ".join(f"{n} {what}" for what, n in verdicts.most_common()))
+for r, t in found:
+    if judged(r, t) != "holds":
+        took, due = seconds(r["seconds"]["median"]), seconds(t)
+        print(f"{r['p']} ranks, {r['s']:,} tokens, {r['method']}: {took} measured, {due} predicted")
+assert np.median(off) < 0.1 and verdicts["holds"] > 0.9 * len(off)
 
 # %% [markdown]
-# All ranks share two cores, so a step is slow with eight of them, and $\beta$ holds what the
-# processes cost beside the wire.
+# A call that takes a few milliseconds waits for a core as long as it works; what is not in the
+# model shows there first.
 #
 # ## Does the lead grow with the ranks?
 #
@@ -348,7 +361,7 @@ for p, q in pairwise(ranks):
             {
                 "ranks": f"{p} to {q}",
                 "context": f"{c // 1024} Ki",
-                "reading of it": f"{reading(one) / fits[p].seconds(one):.0%}",
+                "of it reading": f"{terms(one)[3] / fits[p].read / fits[p].seconds(one):.0%}",
                 "lead, modelled": f"{due:.2f} times",
                 "measured": f"{got:.2f} times",
             }
@@ -363,7 +376,7 @@ longest = [ratio(rows, p, contexts[-1]) for p in ranks]
 print(f"at {contexts[-1]:,} tokens the ring takes", " ".join(f"{x:.0f}" for x in longest), "times")
 
 # %% [markdown]
-# *Reading of it* is the part of the tree's time that goes into keys. On a cluster each rank brings
+# *Of it reading* is the part of the tree's time that goes into keys. On a cluster each rank brings
 # a memory of its own: reading takes $1/p$ of the time, and the lead grows for longer.
 #
 # ## The paper's clusters, modelled

@@ -5,7 +5,7 @@ a barrier at slightly different moments, so a rank that leaves early also waits 
 of microseconds hold that too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
 
 from cookbook_lib.measuring import Timing
@@ -27,33 +27,13 @@ def sampled(
     the same on all of them.
     """
 
-    return in_turn({"it": call}, prepare, barrier, slowest, seconds)["it"]
-
-
-def in_turn(
-    calls: Mapping[str, Callable[[], None]],
-    prepare: Callable[[], None],
-    barrier: Callable[[], None],
-    slowest: Callable[[list[float]], list[float]],
-    seconds: float,
-) -> dict[str, Timing]:
-    """`sampled` of several calls, one after the other in each round: what disturbs one disturbs
-    all, so their times belong together."""
-
-    def once(call: Callable[[], None]) -> float:
+    def once() -> float:
         prepare()
         barrier()
         start = perf_counter()
         call()
         return perf_counter() - start
 
-    def rounds(times: int) -> dict[str, list[float]]:
-        took = [[once(call) for call in calls.values()] for _ in range(times)]
-        return {
-            name: slowest(list(x)) for name, x in zip(calls, zip(*took, strict=True), strict=True)
-        }
-
-    first = rounds(1 + WARM)
-    one = sum(min(warm) for _, *warm in first.values())
-    found = rounds(min(MOST, max(LEAST, int(seconds / max(one, 1e-9)))))
-    return {name: Timing(samples=x, cold=first[name][0]) for name, x in found.items()}
+    cold, *warm = slowest([once() for _ in range(1 + WARM)])
+    times = min(MOST, max(LEAST, int(seconds / max(min(warm), 1e-9))))
+    return Timing(samples=slowest([once() for _ in range(times)]), cold=cold)

@@ -1,7 +1,6 @@
 """`cookbook bench decode`: time ways to attend to keys that are spread over ranks, each checked."""
 
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication import links
 from cookbook_lib.communication.launch import launch
 from cookbook_lib.communication.member import LIMIT, Member, RankError
-from cookbook_lib.communication.sampling import in_turn
+from cookbook_lib.communication.sampling import sampled
 from cookbook_lib.communication.sizes import parse
 from cookbook_lib.communication.torch_bench import slowest
 from cookbook_lib.communication.torch_ranks import joined
@@ -163,23 +162,12 @@ def sweep(
                     call()
                     error = prove(last["out"], due, dtype, name)
                     worst = slowest(device)
-                    calls = {"all": call} | readings(shard, asked, rank)
-                    took = in_turn(calls, lambda: None, dist.barrier, worst, seconds)
+                    timing = sampled(call, lambda: None, dist.barrier, worst, seconds)
                     error = max(error, prove(last["out"], due, dtype, name))  # of the last timed
                     (error,) = worst([error])
-                reading = {how: took[how].median for how in calls if how != "all"}
-                rows.append(row(name, "torch gloo", x, dtype, took["all"], error, reading=reading))
+                rows.append(row(name, "torch gloo", x, dtype, timing, error))
                 member.emit(rows[-1])
     return rows
-
-
-def readings(shard: Shard, asked: Query, rank: int) -> dict[str, Callable[[], object]]:
-    """Attention to a rank's own keys and no message: on all ranks at once, and on one alone."""
-
-    def read() -> object:
-        return shard.partial(asked)
-
-    return {"together": read, "alone": read if rank == 0 else lambda: None}
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:

@@ -1,7 +1,8 @@
 """Measured decoding steps against the alpha-beta model: fitted on one half, predicted on the other.
 
-t = start + alpha steps + sent / beta + reading: the model of `communication.fit`, what a call takes
-that sends nothing, and the reading of keys and values, which is measured beside and not fitted.
+t = start + alpha steps + sent / beta + keys / read: the model of `communication.fit`, what a call
+takes that sends nothing, and the keys and values that have to be read. Cores of one machine share
+its memory, so a core that works alone reads faster than each of several: two rates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,70 +18,60 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """start: seconds of a call. alpha: of a step. beta: bytes/s of a link."""
+    """start: seconds of a call. alpha: of a step. beta: bytes/s of a link. read: bytes/s of each
+    core while all are at work. alone: of one core while the others wait."""
 
     start: float
     alpha: float
     beta: float
+    read: float
+    alone: float
 
     def seconds(self, row: Row) -> float:
-        return float(terms(row) @ [self.start, self.alpha, 1 / self.beta]) + reading(row)
+        rates = [1 / self.beta, 1 / self.read, 1 / self.alone]
+        return float(terms(row) @ [self.start, self.alpha, *rates])
 
 
 def terms(row: Row) -> np.ndarray:
-    """One call, steps, bytes sent by a rank."""
-    return np.array([1, row["steps"], row["sent"]], dtype=float)
+    """One call, steps, bytes sent by a rank, bytes read by each of all cores, and by one alone.
 
-
-def reading(row: Row) -> float:
-    """Seconds of attention itself that no message hides, from what each shard takes.
-
-    A lone token that goes round finds one rank at work at a time. A ring of keys reads a shard
-    while the next one comes, as long as that takes longer; only the last is not hidden.
+    Ranks share the cores of one machine; a lone token that goes round keeps one of them busy. A
+    ring of keys reads a shard while the next one comes, which takes longer, so only the last shard
+    is not hidden by the wire.
     """
+    shard = row["read"] / (row["p"] if row["method"] == "ring-kv" else 1)
+    each, alone = shard * row["p"] / min(row["cores"], row["p"]), 0.0
     if row["method"] == "ring-q" and row["b"] * row["l"] == 1:
-        return row["p"] * row["reading"]["alone"]
-    return row["reading"]["together"]
-
-
-def middle(rows: Sequence[Row]) -> list[Row]:
-    """Of each point that was measured in several passes, the row with the middle median.
-
-    A disturbance that lasts for some seconds spoils all samples of a point, and so its median, but
-    not those of a pass at another time.
-    """
-    points: dict[tuple, list[Row]] = {}
-    for row in rows:
-        points.setdefault((row["p"], row["s"], row["method"]), []).append(row)
-    by_time = (sorted(group, key=lambda r: r["seconds"]["median"]) for group in points.values())
-    return [group[(len(group) - 1) // 2] for group in by_time]
+        each, alone = 0.0, shard * row["p"]
+    return np.array([1, row["steps"], row["sent"], each, alone], dtype=float)
 
 
 def fitted(rows: Sequence[Row]) -> Rates:
     """By least squares of relative errors with Huber's weights."""
     times = np.array([row["seconds"]["median"] for row in rows])
     a = np.array([terms(row) for row in rows]) / times[:, None]
-    due = 1 - np.array([reading(row) for row in rows]) / times
-    size = a.max(0)
-    weights, y = np.ones(len(rows)), np.zeros(3)
+    if not (size := a.max(0)).all():
+        raise ValueError("rows cannot tell the rates apart, expected more methods and sizes")
+    weights, y = np.ones(len(rows)), np.zeros(5)
     for _ in range(ROUNDS):
-        before, y = y, positive(a / size * weights[:, None], due * weights)
-        off = np.abs(a / size @ y - due)
+        before, y = y, positive(a / size * weights[:, None], weights)
+        off = np.abs(a / size @ y - 1)
         scale = max(1.4826 * np.median(off), 1e-9)
         if np.allclose(y, before, rtol=1e-9, atol=0):
             break
         weights = np.sqrt(np.minimum(1, HUBER * scale / np.maximum(off, 1e-300)))
-    start, alpha, beta = y / size
-    return Rates(start=float(start), alpha=float(alpha), beta=float(1 / beta))
+    start, alpha, *rates = (float(x) for x in y / size)
+    beta, read, alone = (1 / x for x in rates)
+    return Rates(start=start, alpha=alpha, beta=beta, read=read, alone=alone)
 
 
 def positive(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Least squares of three unknowns above 0; start or alpha is 0 where no row shows it."""
-    used, y = [0, 1, 2], np.zeros(3)
+    """Least squares of five unknowns above 0; start or alpha is 0 where no row shows it."""
+    used, y = [0, 1, 2, 3, 4], np.zeros(5)
     while True:
         y[:] = 0
         y[used] = np.linalg.lstsq(a[:, used], b, rcond=None)[0]
-        if y[2] <= 0 or np.linalg.matrix_rank(a[:, used]) < len(used):
+        if (y[2:] <= 0).any() or np.linalg.matrix_rank(a[:, used]) < len(used):
             raise ValueError("rows cannot tell the rates apart, expected more methods and sizes")
         if (y[:2] >= 0).all():
             return y
@@ -108,6 +99,18 @@ def predictions(rows: Sequence[Row]) -> tuple[dict[int, Rates], list[tuple[Row, 
         fits[p] = fitted(known)
         found += [(r, fits[p].seconds(r)) for r in asked]
     return fits, found
+
+
+def judged(row: Row, predicted: float, within: float = 0.25) -> str:
+    """Whether a prediction is that near the measured median, in the words of `measuring.judged`.
+
+    It fails if it is not so near to any number in which the median may lie.
+    """
+    found = row["seconds"]
+    if abs(predicted / found["median"] - 1) <= within:
+        return "holds"
+    possible = found["low"] * (1 - within) <= predicted <= found["high"] * (1 + within)
+    return "too noisy to tell" if possible else "fails"
 
 
 def of_point(rows: Sequence[Row], p: int, s: int, method: str) -> Row:
