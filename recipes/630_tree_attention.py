@@ -350,18 +350,18 @@ plots.table(
 
 # %%
 table, said = [], {}
-for p, q in pairwise(ranks):
-    wire = (1 - 1 / q) / (1 - 1 / p)
+for half, p in pairwise(ranks):
+    wire = (1 - 1 / p) / (1 - 1 / half)
     for c in contexts:
-        one, two = (of_point(rows, n, c, "tree-once") for n in (p, q))
-        due = wire / (fits[q].seconds(two) / fits[p].seconds(one))
-        got = ratio(rows, q, c, fast="tree-once") / ratio(rows, p, c, fast="tree-once")
-        said[q, c] = due, got
+        one, two = (of_point(rows, n, c, "tree-once") for n in (half, p))
+        due = wire / (fits[p].seconds(two) / fits[half].seconds(one))
+        got = ratio(rows, p, c, fast="tree-once") / ratio(rows, half, c, fast="tree-once")
+        said[p, c] = due, got
         table.append(
             {
-                "ranks": f"{p} to {q}",
+                "ranks": f"{half} to {p}",
                 "context": f"{c // 1024} Ki",
-                "of it reading": f"{terms(one)[3] / fits[p].read / fits[p].seconds(one):.0%}",
+                "of it reading": f"{terms(one)[3] / fits[half].read / fits[half].seconds(one):.0%}",
                 "lead, modelled": f"{due:.2f} times",
                 "measured": f"{got:.2f} times",
             }

@@ -92,7 +92,7 @@ def bench_decode(
         if out:
             append(out, found)
 
-    speed, far = (parse("rate", x) if x else None for x in (rate, uplink))
+    speed, far = (float(parse("rate", x)) if x else None for x in (rate, uplink))
     tiers = {"nodes": nodes, "rate": speed, "uplink": far}
     failed = ""
     with links.network(devices, speed, nodes, far) if speed else nullcontext() as net:
