@@ -15,7 +15,7 @@
 #
 # **Goal.** Derive why attention to keys on many devices needs one small message and not the keys;
 # say what each way sends, in how many steps, and which one to take when.
-# **Needs** a CPU and about forty seconds.
+# **Needs** a CPU and about a minute; root on Linux for one cell.
 #
 # A long context does not fit on one device, so its keys and values lie on several. A new token has
 # one query for each head. Who has to send what to whom?
@@ -318,7 +318,7 @@ plots.show(fig, "Points that the fit has not seen lie in or near a band of 25% r
 off = np.array([abs(t / r["seconds"]["median"] - 1) for r, t in found])
 verdicts = Counter(judged(r, t) for r, t in found)
 print(f"off by {np.median(off):.0%} in the median; of {len(off)} points to be within 25%:")
-print(", ".join(f"{n} {what}" for what, n in verdicts.most_common()))
+print(", ".join(f"{what} for {n}" for what, n in verdicts.most_common()))
 for r, t in found:
     if judged(r, t) != "holds":
         took, due = seconds(r["seconds"]["median"]), seconds(t)
@@ -372,12 +372,15 @@ plots.table(table)
 clear = {at: x for at, x in said.items() if not 0.8 < x[0] < 1.25}
 right = sum((due > 1) == (got > 1) for due, got in clear.values())
 print(f"where the model is clear, {right} of {len(clear)} agree with it;")
+assert right == len(clear)
 longest = [ratio(rows, p, contexts[-1]) for p in ranks]
 print(f"at {contexts[-1]:,} tokens the ring takes", " ".join(f"{x:.0f}" for x in longest), "times")
 
 # %% [markdown]
-# *Of it reading* is the part of the tree's time that goes into keys. On a cluster each rank brings
-# a memory of its own: reading takes $1/p$ of the time, and the lead grows for longer.
+# *Of it reading* is the part of the tree's time that goes into keys. Eight ranks on two cores wait
+# for each other, so their steps are dear, and only the longest context outweighs them. On a cluster
+# each rank brings its own cores and memory: a step stays as cheap, reading takes $1/p$ of the time,
+# and the lead grows for longer.
 #
 # ## The paper's clusters, modelled
 #
