@@ -149,8 +149,7 @@ for r in measured:
     ratio = r["times_as_fast"]
     rows.append(
         {
-            "model": r["model"].removeprefix("zamba2-"),
-            "weights": r["dtype"],
+            "model": f"{r['model'].removeprefix('zamba2-')}, {r['dtype']}",
             "batch": r["batch"],
             "context": r["context"],
             "tokens/s": round(r["tokens_per_second"]["ours"], 1),
@@ -160,8 +159,8 @@ for r in measured:
     )
 where = measured[0]
 versions = where["versions"]
-print(f"{where['device']}, {where['threads']} threads; torch {versions['torch']},", end=" ")
-print(f"transformers {versions['transformers']}; {where['model']} is {where['width']} wide")
+print(f"{where['device']}, {where['threads']} threads; mid is {where['width']} wide")
+print(f"torch {versions['torch']}, transformers {versions['transformers']}")
 mid = [r for r in measured if r["model"] == "zamba2-mid"]
 fast = {(r["dtype"], r["batch"], r["context"]): r["times_as_fast"]["median"] for r in mid}
 assert all(ratio > 1.5 for (dtype, *_), ratio in fast.items() if dtype == "bf16")
@@ -184,21 +183,19 @@ for r in (r for r in measured if (r["batch"], r["context"]) == (1, 1024)):
     least = r["step_bytes"] / r["read_rate"]  # a large matrix times a vector, in the same rounds
     rows.append(
         {
-            "model": r["model"].removeprefix("zamba2-"),
-            "weights": r["dtype"],
-            "to read": nbytes(int(r["step_bytes"])),
-            "takes at least": seconds(least),
-            "of that, ours": f"{least / took['ours']:.0%}",
-            "transformers": f"{least / took['theirs']:.0%}",
-            "so at most": f"{took['theirs'] / least:.2f} times",
+            "model": f"{r['model'].removeprefix('zamba2-')}, {r['dtype']}",
+            "reading takes": seconds(least),
+            "of our step": f"{least / took['ours']:.0%}",
+            "of theirs": f"{least / took['theirs']:.0%}",
+            "at most": f"{took['theirs'] / least:.1f} times",
         }
     )
     assert took["ours"] > 0.95 * least
 table(rows)
 
 # %% [markdown]
-# *So at most* is what any code could be faster than `transformers` by. The rest of our step is work
-# on small tensors, one operation after the other. How many are there for one token?
+# *At most* so many times as fast as `transformers` can any code be. The rest of our step is work on
+# small tensors, one operation after the other. How many are there for one token?
 
 
 # %%

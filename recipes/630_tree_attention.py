@@ -118,7 +118,8 @@ plots.table(rows)
 # | 1 | an all-gather of all triples, merged by each | yes (`all-gather`); volume grows with $p$ |
 # | 1 | a sum, with a bound in place of the maximum | **no** |
 #
-# The last one needs no message for the bound $|q| \max |k|$, which is never too small. Is it ever
+# The last one needs no message for the bound $\lVert q \rVert \max_s \lVert k_s \rVert$, which is
+# never too small. Is it ever
 # too large?
 
 # %%
@@ -225,10 +226,9 @@ else:
             run |= {"dtype": "bf16", "seconds": 0.3}
             live += launch(tree_bench.sweep, p, run, seats=net.seats)[0]
 plots.table(
-    {"ranks": r["p"], "context": r["s"], "method": r["method"]}
-    | {"time": seconds(r["seconds"]["median"]), "ring of keys": f"{times:.1f} times"}
-    for r in live
-    if (times := ratio(live, r["p"], r["s"], fast=r["method"])) != 1
+    {"ranks": p, "tokens": f"{s // 1024} Ki"}
+    | {r["method"]: seconds(r["seconds"]["median"]) for r in live if (r["p"], r["s"]) == (p, s)}
+    for p, s in sorted({(r["p"], r["s"]) for r in live})
 )
 
 # %% [markdown]
@@ -254,19 +254,21 @@ for p, s in sorted({(r["p"], r["s"]) for r in live}):
 
 # %%
 rows = committed("tree_attention")
-print(f"{rows[0]['device']}, {rows[0]['versions']}, {rows[0]['date'][:10]}")
+print(f"{rows[0]['device']}, torch {rows[0]['versions']['torch']}, {rows[0]['date'][:10]}")
 ranks, contexts = (sorted({row[key] for row in rows}) for key in ("p", "s"))
 fig, axes = plt.subplots(1, len(ranks), figsize=(5.8, 3.4), sharey=True)
+MARKS = dict(zip(METHODS, "os^DvP", strict=True))
 for ax, p in zip(axes, ranks, strict=True):
-    for name in METHODS:
+    for name, mark in MARKS.items():
         line, now = (
             sorted(
                 (r["s"], r["seconds"]["median"]) for r in x if (r["p"], r["method"]) == (p, name)
             )
             for x in (rows, live)
         )
-        (drawn,) = ax.loglog(*zip(*line, strict=True), marker="o", markersize=3, label=name)
-        ax.plot(*zip(*now, strict=True) or ((), ()), "x", color=drawn.get_color()) if now else None
+        (drawn,) = ax.loglog(*zip(*line, strict=True), marker=mark, markersize=3, label=name)
+        for point in now:
+            ax.plot(*point, "x", markersize=7, color=drawn.get_color())
     ax.set(title=f"{p} ranks", xlabel="context (tokens)")
 axes[0].set(ylabel="seconds, measured")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
@@ -287,6 +289,7 @@ plots.show(
 
 # %%
 fits, found = predictions(rows)
+assert all(f.alone > f.read for f in fits.values())
 plots.table(
     {
         "ranks": p,
@@ -298,7 +301,6 @@ plots.table(
     }
     for p, f in fits.items()
 )
-assert all(f.alone > f.read for f in fits.values())
 
 # %% [markdown]
 # All ranks share two cores, so a step is slow with eight of them, and $\beta$ holds what the
@@ -308,7 +310,7 @@ assert all(f.alone > f.read for f in fits.values())
 fig, ax = plt.subplots()
 for name in METHODS:
     pairs = [(r["seconds"]["median"], t) for r, t in found if r["method"] == name]
-    ax.loglog(*zip(*pairs, strict=True), "o", label=name)
+    ax.loglog(*zip(*pairs, strict=True), MARKS[name], label=name)
 ends = np.array(ax.get_xlim())
 ax.plot(ends, ends, lw=1, color=plots.COLORS[5], zorder=0)
 ax.fill_between(ends, ends * 0.75, ends * 1.25, alpha=0.15, color=plots.COLORS[5], lw=0)
@@ -336,7 +338,7 @@ assert np.median(off) < 0.1 and verdicts["holds"] > 0.9 * len(off)
 # %%
 plots.table(
     {"ranks": p, "tree": name}
-    | {f"{c // 1024} Ki": f"{ratio(rows, p, c, fast=name):.1f}" for c in contexts}
+    | {f"{c // 1024:,} Ki": f"{ratio(rows, p, c, fast=name):.1f}" for c in contexts}
     for name in ("tree", "tree-fused", "tree-once")
     for p in ranks
 )
@@ -360,7 +362,7 @@ for half, p in pairwise(ranks):
         table.append(
             {
                 "ranks": f"{half} to {p}",
-                "context": f"{c // 1024} Ki",
+                "context": f"{c // 1024:,} Ki",
                 "of it reading": f"{terms(one)[3] / fits[half].read / fits[half].seconds(one):.0%}",
                 "lead, modelled": f"{due:.2f} times",
                 "measured": f"{got:.2f} times",
@@ -374,7 +376,9 @@ right = sum((due > 1) == (got > 1) for due, got in clear.values())
 print(f"where the model is clear, {right} of {len(clear)} agree with it;")
 assert right == len(clear)
 longest = [ratio(rows, p, contexts[-1]) for p in ranks]
-print(f"at {contexts[-1]:,} tokens the ring takes", " ".join(f"{x:.0f}" for x in longest), "times")
+print(f"at {contexts[-1]:,} tokens a ring of keys takes", *(f"{x:.0f}" for x in longest), end=" ")
+print("times as long as a fused tree")
+assert longest == sorted(longest)
 
 # %% [markdown]
 # *Of it reading* is the part of the tree's time that goes into keys. Eight ranks on two cores wait
