@@ -15,6 +15,7 @@
 #
 # **Goal.** Read the loop in one sitting; train a small Zamba2-style hybrid on real text; stop it,
 # damage it, and see that it goes on to the last bit. **Needs** a CPU and about a minute.
+# Builds on [chapter 140](140_hybrids.py) and [chapter 360](360_training_memory.py).
 #
 # A loop is short. What makes it long elsewhere is what happens when something goes wrong, and that
 # is what this chapter looks at: `cookbook_lib/training/loop.py` takes the steps,

@@ -16,6 +16,7 @@
 # **Goal.** Choose how to split a real run over a real cluster by what each choice costs in memory
 # and on the wires; lay the published time beside it; start the loop of this book under Slurm.
 # **Needs** a CPU and about 15 seconds.
+# Builds on [chapter 370](370_training_time.py) and [chapter 510](510_training_loop.py).
 #
 # Zamba-7B was trained on $10^{12}$ tokens with 128 H100 in 30 days, says
 # [Zyphra](https://www.zyphra.com/zamba) (April 2024); the paper

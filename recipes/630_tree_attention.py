@@ -16,6 +16,7 @@
 # **Goal.** Derive why attention to keys on many devices needs one small message and not the keys;
 # say what each way sends, in how many steps, and which one to take when.
 # **Needs** a CPU and about forty seconds.
+# Builds on [chapter 450](450_communication_micro.py) and [chapter 610](610_states_and_caches.py).
 #
 # A long context does not fit on one device, so its keys and values lie on several. A new token has
 # one query for each head. Who has to send what to whom?
