@@ -20,7 +20,7 @@ def parts(nav: list, known: tuple[Chapter, ...]) -> Parts:
     """Title of each part of the book -> its chapters, from the filled menu."""
     by_page = {f"recipes/{of.name}.md": of for of in known}
     found = {
-        title: [by_page[page] for page in pages if page in by_page]
+        title: [by_page[page] for page in pages if str(page) in by_page]
         for entry in nav
         if isinstance(entry, dict)
         for title, pages in entry.items()
@@ -37,9 +37,9 @@ def page(book: Parts, ran: dict[str, dict]) -> str:
     top = [
         "---\nhide: [toc]\ndescription: Every chapter, its question, and what it builds on\n---",
         "# Map of the chapters",
-        f"{len(of)} chapters, {minutes / 60:.0f} hours to read and {total / 60:.0f} minutes to run, "
-        f"with [{problems} problems](problems.md). An arc leads from a chapter to those that build "
-        "on it; what has no arc from above can be read first.",
+        f"{len(of)} chapters, {minutes / 60:.0f} hours to read and {total / 60:.0f} minutes to "
+        f"run, with [{problems} problems](problems.md). An arc leads from a chapter to those that "
+        "build on it; what has no arc from above can be read first.",
         f'<nav class="chapter-map" aria-label="What builds on what">{drawing(book)}</nav>',
     ]
     return "\n\n".join([*top, *(line for part in book for line in listed(part, book[part], ran))])

@@ -27,6 +27,7 @@ from cookbook_lib.publishing import (
     formulas,
     gallery,
     glossary,
+    measured,
     outputs,
     problem_list,
     prose,
@@ -112,6 +113,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(file)
     for page, markdown in collected(config).items():
         files.append(File.generated(config, page, content=markdown))
+    files.append(File.generated(config, "assets/results.json", content=measured.as_json()))
     font = root(config) / "build" / FONT
     if not font.exists():
         formulas.write_font(font)
@@ -125,11 +127,10 @@ def collected(config: MkDocsConfig) -> dict[str, str]:
     known = chapters.chapters(root(config))
     ran = {recipe.name: boxes.kept(recipe) for recipe in recipes(root(config))}
     book = chapter_map.parts(config.nav, known)
-    titles = {chapter.name: chapter.title for chapter in known}
     return {
         "map.md": chapter_map.page(book, ran),
         "problems.md": problem_list.page(book),
-        "references.md": references.page(root(config), repository(config), titles),
+        "references.md": references.page(root(config), repository(config)),
     }
 
 

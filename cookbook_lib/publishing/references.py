@@ -88,8 +88,8 @@ def titles() -> dict[str, str]:
     return json.loads((Path(__file__).parent / "titles.json").read_text())
 
 
-def page(root: Path, repository: str, named: dict[str, str]) -> str:
-    """The page as Markdown. named: recipe -> title."""
+def page(root: Path, repository: str) -> str:
+    """The page as Markdown."""
     known = references(root)
     papers = [r for r in known if r.kind == "paper"]
     pages = [r for r in known if r.kind == "page"]
@@ -99,8 +99,7 @@ def page(root: Path, repository: str, named: dict[str, str]) -> str:
         f"{len(papers)} papers and {len(pages)} pages, collected from the lines that use them: a "
         "constant has its source beside it. Behind each stands where it is used.",
     ]
-    used = [place(name, repository, named) for name in sorted({w for r in known for w in r.where})]
-    places = dict(used)
+    places = {name: place(name, repository) for r in known for name in r.where}
     lists = {"Papers": papers, "Pages, code and data": pages}
     for title, of in lists.items():
         top.append(f"## {title}")
@@ -116,14 +115,14 @@ def line(r: Reference, places: dict[str, str]) -> str:
     return f'{name} <span class="nb-small">in {used}</span>'
 
 
-def place(name: str, repository: str, named: dict[str, str]) -> tuple[str, str]:
-    """A file and a link to it: the page where it has one, else its source."""
+def place(name: str, repository: str) -> str:
+    """A link to a file: to its page where it has one, else to its source."""
     path = Path(name)
     if path.parent.name == "recipes":
-        return name, f'[{path.stem[:3]}](recipes/{path.stem}.md "{named[path.stem]}")'
+        return f"[chapter {path.stem[:3]}](recipes/{path.stem}.md)"
     if path.parts[0] == "docs":
         target = path.relative_to("docs")
-        return name, f"[{target.with_suffix('')}]({target})"
+        return f"[{target.with_suffix('')}]({target})"
     if path.parent.name == "presets":
-        return name, f"[{path.stem}](models/{path.stem}.md)"
-    return name, f"[`{path.relative_to('cookbook_lib')}`]({repository}/blob/main/{name})"
+        return f"[{path.stem}](models/{path.stem}.md)"
+    return f"[`{path.relative_to('cookbook_lib')}`]({repository}/blob/main/{name})"
