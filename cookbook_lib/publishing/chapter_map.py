@@ -10,6 +10,7 @@ from html import escape
 
 from cookbook_lib.publishing.boxes import device, many, whole
 from cookbook_lib.publishing.chapters import Chapter
+from cookbook_lib.publishing.prose import from_root
 
 WIDTH, MARGIN, ROW, LINE = 360, 84, 26, 14  # pixels of the drawing
 CHARACTERS = 38  # of a title, in one line beside the arcs
@@ -57,7 +58,7 @@ def listed(title: str, of: list[Chapter], ran: dict[str, dict]) -> Iterator[str]
         if c.builds_on:
             links = ", ".join(f"[{name[:3]}](recipes/{name}.md)" for name in c.builds_on)
             facts.append(f"builds on {links}")
-        yield f"**[{c.number} {c.title}](recipes/{c.name}.md)**<br>\n{c.goal}<br>\n" + (
+        yield f"**[{c.number} {c.title}](recipes/{c.name}.md)**<br>\n{from_root(c.goal)}<br>\n" + (
             f'<span class="nb-small">{" · ".join(filter(None, facts))}</span>'
         )
 
@@ -77,15 +78,16 @@ def needed(of: list[Chapter]) -> dict[str, set[str]]:
 
 
 def drawing(book: Parts) -> str:
-    builds_on = needed([c for part in book.values() for c in part])
-    at, rows, y = {}, [], 0.0
+    of_all = [c for part in book.values() for c in part]
+    builds_on, at, rows, y = needed(of_all), {}, [], 0.0
+    longest = ROW * len(of_all)
     for title, of in book.items():
         y += ROW
         rows.append(f'<text class="part" x="{MARGIN}" y="{y - 6:g}">{escape(title)}</text>')
         for c in of:
             lines = textwrap.wrap(c.title.partition(":")[0], CHARACTERS)
             at[c.name] = y + ROW / 2
-            arcs = "".join(arc(at[on], at[c.name]) for on in sorted(builds_on[c.name]))
+            arcs = "".join(arc(at[on], at[c.name], longest) for on in sorted(builds_on[c.name]))
             rows.append(node(c, lines, at[c.name], arcs))
             y += ROW + LINE * (len(lines) - 1)
     return (
@@ -107,9 +109,10 @@ def node(c: Chapter, lines: list[str], y: float, arcs: str) -> str:
     )
 
 
-def arc(top: float, bottom: float) -> str:
+def arc(top: float, bottom: float, longest: float) -> str:
+    """From a chapter down to one that builds on it, the further the wider."""
     x = MARGIN - 12
-    out = x - min(MARGIN - 16, 8 + (bottom - top) / 4)
+    out = x - 1.3 * min(1, (bottom - top) / longest) ** 0.5 * (x - 2)
     end = f"{x:g},{bottom:g}"
     head = f"M{x - 5:g},{bottom - 3:g}L{end}L{x - 5:g},{bottom + 3:g}"
-    return f'<path d="M{x:g},{top:g}C{out:g},{top:g} {out:g},{bottom:g} {end}{head}"/>'
+    return f'<path d="M{x:g},{top:g}C{out:.4g},{top:g} {out:.4g},{bottom:g} {end}{head}"/>'

@@ -6,11 +6,10 @@ A file in `docs/data` without an entry in KINDS is shown too, by the numbers on 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from cookbook_lib.publishing.tables import Cell, table, whole
+from cookbook_lib.publishing.boxes import many
 from cookbook_lib.results import FOLDER, read
 
 Column = tuple[str, str, str]  # what it says, where it is in a row, its unit
@@ -197,19 +196,13 @@ def as_json(folder: Path = FOLDER) -> str:
 
 
 def files(folder: Path = FOLDER) -> str:
-    """The files in a table, with the command that adds such rows."""
-    rows = []
+    """The files as a list, each with the command that adds such rows."""
+    lines = []
     for of in data(folder)["files"]:
-        link = f'<a href="../data/{of["file"]}.jsonl">{of["file"]}.jsonl</a>'
-        command = f"<code>{escape(of['command'])}</code>" if of["command"] else ""
-        devices = len({row[2] for row in of["rows"]})
-        rows.append(
-            (
-                Cell(escape(of["title"]), of["title"]),
-                Cell(link, of["file"]),
-                whole(len(of["rows"])),
-                whole(devices),
-                Cell(command, of["command"] or " "),
-            )
+        rows, devices = of["rows"], {row[2] for row in of["rows"]}
+        made = f"<br>\n    `{of['command']}`" if of["command"] else ""
+        lines.append(
+            f"- {of['title']}: [{of['file']}.jsonl](data/{of['file']}.jsonl), "
+            f"{many(len(rows), 'row')} from {many(len(devices), 'device')}{made}"
         )
-    return table("Files in docs/data", ("What", "File", "Rows", "Devices", "Made by"), rows)
+    return "\n".join(lines)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from cookbook_lib.publishing.boxes import many
 from cookbook_lib.publishing.chapter_map import Parts
 from cookbook_lib.publishing.chapters import Chapter, Problem
-from cookbook_lib.publishing.prose import DOCS, RECIPE
+from cookbook_lib.publishing.prose import from_root
 
 
 def page(book: Parts) -> str:
@@ -17,8 +17,8 @@ def page(book: Parts) -> str:
         "# Problems",
         f"{many(len(every), 'problem')} with folded answers. The answers are cells like any other: "
         "they are executed, and they assert what they claim. In "
-        f"{sum(p.bug for p in every)} of them the bug is from a real public program, with its "
-        "repository and commit. Answer first, then unfold.",
+        f"{sum(p.bug for p in every)} there is a bug to find; where it is from a public program, "
+        "repository and commit are named. Answer first, then unfold.",
     ]
     return "\n\n".join([*top, *(line for part in book for line in listed(part, book[part]))])
 
@@ -34,8 +34,7 @@ def listed(title: str, of: list[Chapter]) -> Iterator[str]:
 def line(c: Chapter, p: Problem) -> str:
     """The first paragraph of a question, and the way to the rest and the answer."""
     first, _, rest = p.question.partition("\n\n")
-    text = " ".join(first.split())
-    text = DOCS.sub("](", RECIPE.sub(r"](recipes/\1.md\2", text))
+    text = from_root(" ".join(first.split()))
     kind = "**Find the bug.** " if p.bug else ""
     more = "the whole question and its answer" if rest else "answer"
     return f"{kind}{text} [{more}](recipes/{c.name}.md#{p.anchor})"

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-PAPER = re.compile(r"arxiv(?:\.org/(?:abs|pdf|html)/|:\s*)(\d{4}\.\d{4,5}\b|[a-z-]+/\d{7}\b)", re.I)
+PAPER = re.compile(
+    r"arxiv(?:\.org/(?:abs|pdf|html)/|:\s*)(\d{4}\.\d{4,5}|[a-z-]+/\d{7})(?!\d)", re.I
+)
 BARE = re.compile(r"\"(\d{4}\.\d{5})\"")  # in computed.py, whose table makes links of them
 ADDRESS = re.compile(r"https?://[^\s\"'`<>\\{}]+")
 READ = ("cookbook_lib/**/*.py", "cookbook_lib/**/*.json", "recipes/[0-9]*.py", "docs/**/*.md")

@@ -138,19 +138,23 @@
     const column = Math.max(at(key), 0);
     const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
     const sorted = [...rows].sort((a, b) => order(a[column], b[column]) * (down ? -1 : 1));
-    const heads = columns().map(({ label }, i) => {
+    const width = columns().length; // what tells rows apart first, then numbers, then the origin
+    const places = [0, 1, ...[...Array(width).keys()].slice(FIXED.length), 3, 2, 4];
+    const words = (i) => (i && rows.every((row) => typeof row[i] === "string") ? { class: "nb-words" } : {});
+    const heads = places.map((i, place) => {
+      const { label } = columns()[i];
       const button = make("button", { type: "button" }, label);
       button.addEventListener("click", () => {
         state.sort = state.sort === label ? `-${label}` : label;
         show();
-        part("table").querySelectorAll("th button")[i].focus();
+        part("table").querySelectorAll("th button")[place].focus();
       });
-      const head = make("th", { scope: "col" }, button);
+      const head = make("th", { scope: "col", ...words(i) }, button);
       if (i === column) head.setAttribute("aria-sort", down ? "descending" : "ascending");
       return head;
     });
-    const body = sorted.map((row) => make("tr", { "data-line": row[0] }, ...row.map((value, i) =>
-      make(i ? "td" : "th", i ? {} : { scope: "row" }, shown(value, columns()[i].unit)))));
+    const body = sorted.map((row) => make("tr", { "data-line": row[0] }, ...places.map((i) =>
+      make(i ? "td" : "th", i ? words(i) : { scope: "row" }, shown(row[i], columns()[i].unit)))));
     part("table").replaceChildren(make("div", { class: "nb-output nb-html", role: "region", tabindex: "0", "aria-label": "Rows" },
       make("table", { class: "nb-table" }, make("caption", {}, `Rows of ${state.file}.jsonl`),
         make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body))));
