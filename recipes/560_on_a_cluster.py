@@ -258,7 +258,7 @@ def lost(work):
 
 
 best = min(range(60, 86400, 10), key=lost)
-print(f"a stop in {between / 86400:.1f} days, {write:.0f} s to write; every {best / 60:.0f} minutes")
+print(f"a stop in {between / 86400:.1f} days, {write:.0f} s to write; every {best / 60:.0f} min")
 print(f"{lost(best):.2%} of the time is lost; with a checkpoint each hour {lost(3600):.2%}")
 assert abs(best / (2 * write * between) ** 0.5 - 1) < 0.01  # Young's rule, where the two are equal
 assert lost(3600) < 2 * lost(best), "and near the best it hardly matters"

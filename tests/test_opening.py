@@ -93,9 +93,12 @@ def test_the_workflow_pushes_what_the_links_to_colab_name(tmp_path):
     subprocess.run(["git", "init", "--quiet", "--bare", remote], check=True)
     fake.write_text('#!/bin/sh\n[ "$*" = "run download 7 --repo o/r --name github-pages" ]\n')
     fake.chmod(0o755)
-    config = ("protocol.file.allow", "always"), (
-        f"url.{remote.as_uri()}.insteadOf",
-        "https://x-access-token:T@github.com/o/r",
+    config = (
+        ("protocol.file.allow", "always"),
+        (
+            f"url.{remote.as_uri()}.insteadOf",
+            "https://x-access-token:T@github.com/o/r",
+        ),
     )
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "GH_TOKEN": "T"}
     env |= {"GITHUB_RUN_ID": "7", "GITHUB_REPOSITORY": "o/r", "GITHUB_SHA": "abc"}
