@@ -184,7 +184,7 @@
 
   part("form").addEventListener("change", (event) => {
     state[event.target.name] = event.target.value;
-    if (event.target.name === "file") Object.assign(state, { x: "", y: "", sort: "line" });
+    if (event.target.name === "file") Object.assign(state, { name: "", x: "", y: "", sort: "line" });
     choose();
     part("form").elements[event.target.name].focus();
   });
