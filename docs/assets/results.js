@@ -96,7 +96,8 @@
     const box = part("plot");
     box.replaceChildren();
     if (!points.length) return;
-    const [width, height, left, bottom] = [560, 320, 64, 40];
+    const width = Math.max(280, Math.min(box.clientWidth, 640)); // so that the letters keep their size
+    const [height, left, bottom] = [width > 480 ? 340 : 280, 64, 40];
     const x = axis(points.map((row) => row[i]), left + 8, width - 14);
     const y = axis(points.map((row) => row[j]), height - bottom - 8, 24);
     const lines = Map.groupBy ? Map.groupBy(points, series) : points.reduce(
@@ -139,7 +140,7 @@
     const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
     const sorted = [...rows].sort((a, b) => order(a[column], b[column]) * (down ? -1 : 1));
     const width = columns().length; // what tells rows apart first, then numbers, then the origin
-    const places = [0, 1, ...[...Array(width).keys()].slice(FIXED.length), 3, 2, 4];
+    const places = [0, 1, ...[...Array(width).keys()].slice(FIXED.length), 3, 4, 2];
     const words = (i) => (i && rows.every((row) => typeof row[i] === "string") ? { class: "nb-words" } : {});
     const heads = places.map((i, place) => {
       const { label } = columns()[i];
