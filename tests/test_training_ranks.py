@@ -80,3 +80,28 @@ def test_ranks_that_cannot_be_are_named(monkeypatch):
         run(batch=3, ranks=Ranks(size=2))
     with pytest.raises(ValueError, match="device is tpu"), started("tpu"):
         pass
+
+
+LEAVES = """
+import gc, os, sys
+from pathlib import Path
+from cookbook_lib.commands.train import train_run
+
+train_run(Path(sys.argv[1]), "m", 32, vocab=300, length=32, batch=2, tokens=64, device="cpu")
+gc.collect()
+names = [Path(f"/proc/self/task/{task}/comm").read_text() for task in os.listdir("/proc/self/task")]
+Path(sys.argv[2] + os.environ["RANK"]).write_text("".join(names))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed on Linux")
+def test_no_thread_of_a_process_group_is_left_when_python_ends(tmp_path):
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    places = [tmp_path / name for name in ("leaves.py", "run", "left")]
+    done = subprocess.run(
+        [*torchrun, *map(str, places)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    left = [(tmp_path / f"left{rank}").read_text() for rank in (0, 1)]
+    assert all("python" in names and "gloo" not in names for names in left), left
