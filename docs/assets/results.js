@@ -25,6 +25,12 @@
     return `${Number((value / size).toPrecision(3))} ${prefix}${unit}`;
   };
 
+  const tick = (value, unit) => { // shorter than in the table: 5k
+    const [size, prefix] = PREFIXES.find(([least]) => Math.abs(value) >= least) || [1, ""];
+    if (unit || size < 1e3) return shown(value, unit);
+    return `${Number((value / size).toPrecision(3))}${prefix}`;
+  };
+
   const file = () => files.find((of) => of.file === state.file);
   const columns = () => [
     { label: "line" }, { label: file().name }, { label: "device" }, { label: "dtype" },
@@ -106,11 +112,11 @@
       "aria-label": `${up.label} against ${across.label}: ${points.length} points in ${lines.size} series; the table below has all numbers` });
     x.steps.forEach((v) => {
       drawn.append(svg("line", { class: "grid", x1: x.place(v), x2: x.place(v), y1: 20, y2: height - bottom }),
-        svg("text", { x: x.place(v), y: height - bottom + 14, "text-anchor": "middle" }, shown(v, across.unit)));
+        svg("text", { x: x.place(v), y: height - bottom + 14, "text-anchor": "middle" }, tick(v, across.unit)));
     });
     y.steps.forEach((v) => {
       drawn.append(svg("line", { class: "grid", x1: left, x2: width - 6, y1: y.place(v), y2: y.place(v) }),
-        svg("text", { x: left - 5, y: y.place(v) + 4, "text-anchor": "end" }, shown(v, up.unit)));
+        svg("text", { x: left - 5, y: y.place(v) + 4, "text-anchor": "end" }, tick(v, up.unit)));
     });
     drawn.append(svg("text", { x: (left + width) / 2, y: height - 6, "text-anchor": "middle" }, across.label),
       svg("text", { x: 4, y: 12 }, up.label));
