@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cookbook_lib.benchmarks.check import leaves
 from cookbook_lib.publishing.boxes import many
 from cookbook_lib.publishing.result_kinds import KINDS, Kind
 from cookbook_lib.results import FOLDER, read
 
 NAMES = ("block", "part", "op", "method", "benchmark", "kind", "variant", "task", "model")
+MOST = 6  # columns of a file that nobody described
 DIGITS = 4  # as many as a table and a plot show
 SAID = {"ranks": "{} ranks", "p": "{} ranks", "width": "width {}", "uplink": "uplink {}"}  # of `by`
 
@@ -20,15 +22,17 @@ SAID = {"ranks": "{} ranks", "p": "{} ranks", "width": "width {}", "uplink": "up
 def generic(rows: list[dict[str, Any]]) -> Kind:
     """For a file that nobody described: its numbers, and the first key that names something."""
     keys = dict.fromkeys(key for row in rows for key in row)
-    numbers = [k for k in keys if type(at(rows[0], k)) in (int, float)][:6]
+    paths = dict.fromkeys(path for row in rows for path, _ in leaves(row) if "[" not in path)
+    columns = tuple((path, path, "") for path in list(paths)[:MOST])
     name = next((key for key in NAMES if key in keys), "device")
-    return Kind(title="", name=name, command="", columns=tuple((k, k, "") for k in numbers))
+    return Kind(title="", name=name, command="", columns=columns)
 
 
 def at(row: dict[str, Any], path: str) -> Any:
     """A value in a row: `seconds.median`, `tokens+context`; of a list the last, as of a curve."""
     if "+" in path:
-        return sum(at(row, part) for part in path.split("+"))
+        parts = [at(row, part) for part in path.split("+")]
+        return None if None in parts else sum(parts)
     found: Any = row
     for key in path.split("."):
         found = found.get(key) if isinstance(found, dict) else None
