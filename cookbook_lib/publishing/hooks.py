@@ -17,7 +17,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from cookbook_lib.publishing import computed, formulas, gallery, glossary, outputs, prose
+from cookbook_lib.publishing import computed, delivery, formulas, gallery, glossary, outputs, prose
 from cookbook_lib.publishing.planner import bundle, runtime
 from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
@@ -155,12 +155,13 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         raise PluginError(f"{page.file.src_uri}: {error}") from error
 
 
-STARS = 'data-md-component="source"'  # Material's script asks GitHub for them wherever it sees this
-
-
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    return output.replace(STARS, "")
+    return finished(output)
 
 
 def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
-    return output.replace(STARS, "")  # 404.html is no page
+    return finished(output) if template_name.endswith(".html") else output  # 404.html is no page
+
+
+def finished(html: str) -> str:
+    return delivery.delivered(html, strict=not state["serving"])  # serving adds its own script
