@@ -8,6 +8,7 @@ preset is the page `models/NAME.md`, made by `gallery`.
 import json
 import logging
 import os
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -22,10 +23,9 @@ from cookbook_lib.publishing.planner import bundle, runtime
 from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
 log = logging.getLogger("mkdocs.hooks.recipes")
-FONT = "assets/formulas.woff2"
 PLANNER = "planner"
 PRESETS = "cookbook_lib/calculators/presets"
-state = {"serving": False}
+state: dict = {"serving": False, "letters": set()}
 
 
 def on_startup(command: str, dirty: bool) -> None:
@@ -88,10 +88,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if (name := Path(page).stem) != "index":
             file.edit_uri = f"../{PRESETS}/{name}.json"
         files.append(file)
-    font = root(config) / "build" / FONT
-    if not font.exists():
-        formulas.write_font(font)
-    files.append(File.generated(config, FONT, abs_src_path=str(font)))
     planner(files, config)
     return files
 
@@ -163,5 +159,11 @@ def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> s
     return finished(output) if template_name.endswith(".html") else output  # 404.html is no page
 
 
+def on_post_build(config: MkDocsConfig) -> None:
+    font = formulas.font(state["letters"], root(config) / "build" / "assets")
+    shutil.copyfile(font, Path(config.site_dir) / delivery.FONT)
+
+
 def finished(html: str) -> str:
+    state["letters"] |= formulas.letters(html)
     return delivery.delivered(html, strict=not state["serving"])  # serving adds its own script
