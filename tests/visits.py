@@ -28,6 +28,14 @@ SHIFTS = """
     }).observe({ type: "layout-shift", buffered: true });
 """
 SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+BOXES = ".nb-output, .formula, .md-typeset__scrollwrap, pre, :has(> .headerlink)"
+CUT = """(boxes) => [...document.querySelectorAll(
+    ".md-content :is(a, input, select, textarea, button, summary)"
+)].filter((control) => {
+    if (control.closest(boxes)) return false;
+    const { left, right, width } = control.getBoundingClientRect();
+    return width && (left < 0 || right > window.innerWidth);
+}).map((control) => control.outerHTML.slice(0, 200))"""
 ONCE = """(menu) => {
     const seen = new Set();
     for (const token of document.querySelectorAll(".highlight code span[class]:not(:has(*))")) {
@@ -54,6 +62,7 @@ class Visit:
     scheme: str
     wrong: list[str] = field(default_factory=list)  # errors, other hosts, what the policy refused
     loaded: set[str] = field(default_factory=set)  # addresses below the site's
+    cut: list[str] = field(default_factory=list)  # controls that lie partly beside the window
     over: int = 0  # pixels that the page is wider than its window
     shifts: list[tuple[float, str]] = field(default_factory=list)
     access: list[tuple[str, str, str, str]] = field(default_factory=list)  # impact, rule, why, what
@@ -93,6 +102,13 @@ def look(tab, visit: Visit, menu: bool) -> None:
     tab.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
     tab.evaluate(SETTLED)
     visit.over = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    visit.cut = tab.evaluate(CUT, BOXES)
     tab.evaluate(ONCE, menu)
     tab.evaluate(AXE)
     visit.access = tab.evaluate(RUN, None if visit.scheme == "light" else COLOURS)
+
+
+def axe(tab) -> list:
+    """What axe-core finds on a page as it is now."""
+    tab.evaluate(AXE)
+    return tab.evaluate(RUN)

@@ -10,6 +10,7 @@ from base64 import b64encode
 from html import unescape
 
 STARS = 'data-md-component="source"'  # Material's script asks GitHub for them wherever it sees this
+EMPTY = ' tabindex=""'  # on Material's labels; no number, so nothing
 SEARCH = 'data-md-component="search" role="dialog"'  # Material's dialog has no name
 CHARSET = '<meta charset="utf-8">'
 INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -34,7 +35,8 @@ POLICY = {
 
 def delivered(html: str, strict: bool = True) -> str:
     """The page without what asks another host; if strict, its policy is the first thing read."""
-    html = html.replace(STARS, "").replace(SEARCH, f'{SEARCH} aria-label="Search"')
+    html = html.replace(STARS, "").replace(EMPTY, "")
+    html = html.replace(SEARCH, f'{SEARCH} aria-label="Search"')
     if "<math" in html:
         html = SHEET.sub(AHEAD, html, count=1)  # else the text moves when its font comes
     html = ALIGNED.sub(r' class="nb-\1"', html)
