@@ -9,6 +9,8 @@ import re
 from base64 import b64encode
 from html import unescape
 
+from cookbook_lib.publishing.feed import FEED, TITLE
+
 STARS = 'data-md-component="source"'  # Material's script asks GitHub for them wherever it sees this
 EMPTY = ' tabindex=""'  # on Material's labels; no number, so nothing
 SEARCH = 'data-md-component="search" role="dialog"'  # Material's dialog has no name
@@ -19,6 +21,7 @@ ALIGNED = re.compile(r' style="text-align: (left|right);?"')
 SHEET = re.compile(r'<link rel="stylesheet" href="([^"]*)assets/cookbook\.css">')
 FONT = "assets/formulas.woff2"
 AHEAD = rf'<link rel="preload" as="font" type="font/woff2" crossorigin href="\1{FONT}">\g<0>'
+NEWS = rf'<link rel="alternate" type="application/atom+xml" title="{TITLE}" href="\1{FEED}">\g<0>'
 POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -37,6 +40,7 @@ def delivered(html: str, strict: bool = True) -> str:
     """The page without what asks another host; if strict, its policy is the first thing read."""
     html = html.replace(STARS, "").replace(EMPTY, "")
     html = html.replace(SEARCH, f'{SEARCH} aria-label="Search"')
+    html = SHEET.sub(NEWS, html, count=1)
     if "<math" in html:
         html = SHEET.sub(AHEAD, html, count=1)  # else the text moves when its font comes
     html = ALIGNED.sub(r' class="nb-\1"', html)

@@ -18,7 +18,17 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from cookbook_lib.publishing import computed, delivery, formulas, gallery, glossary, outputs, prose
+from cookbook_lib.publishing import (
+    cards,
+    computed,
+    delivery,
+    feed,
+    formulas,
+    gallery,
+    glossary,
+    outputs,
+    prose,
+)
 from cookbook_lib.publishing.planner import bundle, runtime
 from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
@@ -89,6 +99,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             file.edit_uri = f"../{PRESETS}/{name}.json"
         files.append(file)
     planner(files, config)
+    robots = f"User-agent: *\nAllow: /\nSitemap: {config.site_url}sitemap.xml\n"
+    files.append(File.generated(config, "robots.txt", content=robots))
+    files.append(File.generated(config, feed.FEED, content=""))  # written when its page is there
     return files
 
 
@@ -145,14 +158,26 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    page.meta.setdefault("description", cards.summary(html) or config.site_description)
     try:
+        if page.file.src_uri == feed.PAGE:
+            state["feed"] = feed.feed(html, config.site_name, config.site_url)
         return formulas.with_mathml(html)
     except ValueError as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from error
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    return finished(output)
+    if state["serving"]:
+        return finished(output)
+    title, text = page.title or config.site_name, page.meta["description"]
+    name = f"{cards.FOLDER}/{page.file.src_uri.removesuffix('.md').replace('/', '-')}.png"
+    picture = Path(config.site_dir) / name
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    kept = root(config) / "build" / cards.FOLDER
+    shutil.copyfile(cards.card(kept, config.site_name, title, text), picture)
+    tags = cards.tags(title, text, page.canonical_url, config.site_url + name)
+    return finished(output.replace("</head>", f"{tags}</head>", 1))
 
 
 def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
@@ -162,6 +187,7 @@ def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> s
 def on_post_build(config: MkDocsConfig) -> None:
     font = formulas.font(state["letters"], root(config) / "build" / "assets")
     shutil.copyfile(font, Path(config.site_dir) / delivery.FONT)
+    (Path(config.site_dir) / feed.FEED).write_text(state["feed"])
 
 
 def finished(html: str) -> str:
