@@ -21,8 +21,16 @@ def summary(html: str) -> str:
         if "<math" not in paragraph:
             words = " ".join(unescape(NOT_WORDS.sub("", paragraph)).split())
             words = words.removeprefix("Goal. ").partition(" Needs ")[0]
-            return words if len(words) <= LONGEST else words[:LONGEST].rpartition(" ")[0] + "…"
+            return shortened(words)
     return ""
+
+
+def shortened(words: str) -> str:
+    """The sentences that fit, or the words of the first one that do."""
+    if len(words) <= LONGEST:
+        return words
+    whole = words[:LONGEST].rpartition(". ")[0]
+    return f"{whole}." if whole else words[:LONGEST].rpartition(" ")[0] + "…"
 
 
 def tags(title: str, text: str, address: str, picture: str) -> str:

@@ -158,7 +158,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    page.meta.setdefault("description", cards.summary(html) or config.site_description)
+    text = "" if page.is_homepage else cards.summary(html)
+    page.meta.setdefault("description", text or config.site_description)
     try:
         if page.file.src_uri == feed.PAGE:
             state["feed"] = feed.feed(html, config.site_name, config.site_url)
@@ -170,7 +171,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     if state["serving"]:
         return finished(output)
-    title, text = page.title or config.site_name, page.meta["description"]
+    title = config.site_name if page.is_homepage else page.title
+    text = page.meta["description"]
     name = f"{cards.FOLDER}/{page.file.src_uri.removesuffix('.md').replace('/', '-')}.png"
     picture = Path(config.site_dir) / name
     picture.parent.mkdir(parents=True, exist_ok=True)
