@@ -1,7 +1,7 @@
 # The commands of the cookbook. Each one sets up what it needs in .venv; only Python 3.11+ is asked for.
 export NO_MKDOCS_2_WARNING = 1 # Material's notice about another program
 .DEFAULT_GOAL := help
-.PHONY: help site book speed test lint recipes serve gpu clean
+.PHONY: help site book speed shots test lint recipes serve gpu clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -33,6 +33,9 @@ book: site ## Print the site's chapters as build/book.pdf, with Chromium
 
 speed: site ## Measure how soon each page shows something, in Chromium
 	$(BIN)/python -m cookbook_lib.publishing.speed
+
+shots: site ## Take pictures of every page, in three widths and both schemes
+	$(BIN)/python -m cookbook_lib.publishing.shots
 
 serve: recipes $(PYODIDE) ## Show the site on this machine and rebuild it on changes
 	$(BIN)/python -m mkdocs serve

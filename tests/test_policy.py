@@ -17,7 +17,9 @@ REFUSED = """new Promise((done) => {
     add("script", { textContent: "window.hacked = true" });
     add("script", { src: "https://example.org/x.js" });
     add("img", { src: "https://example.org/x.png" });
-    document.body.insertAdjacentHTML("beforeend", "<p style='color: red' onclick='0'>red</p>");
+    const text = "<p style='color: red' onclick='window.hacked = true'>red</p>";
+    document.body.insertAdjacentHTML("beforeend", text);
+    document.body.lastChild.click();
     fetch("https://example.org/").catch(() => {});
     setTimeout(() => { // a debugger, which runs these lines, may do what a page may not
       try { new Function("window.hacked = true")(); } catch { refused.push("eval"); }

@@ -5,15 +5,15 @@ place in the book, and folded answers are open.
 """
 
 import re
-import shutil
 import sys
 from html import escape, unescape
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
+from cookbook_lib.publishing.chromium import opened
+
 ORIGIN = "http://book.invalid/"  # answered from the site's folder: nothing is asked of a network
 LEFT_OUT = re.compile(r"planner/|models/.+")  # what a page of paper cannot do, and 38 sheets
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LINK = re.compile(r'<a href="([^"#]+)" class="md-nav__link')
 ARTICLE = re.compile(r"<article[^>]*>(.*?)</article>", re.DOTALL)
 TITLE = re.compile(r"<h1[^>]*>(.*?)(?:<a class=\"headerlink\".*?)?</h1>", re.DOTALL)
@@ -86,7 +86,6 @@ def chapter(site: Path, address: str, within: list[str], site_url: str) -> str:
 
 def printed(html: str, site: Path, path: Path) -> None:
     """Write the page as PDF, with bookmarks and page numbers."""
-    from playwright.sync_api import sync_playwright
 
     def answer(route) -> None:
         file = site / urlsplit(route.request.url).path[1:]
@@ -94,11 +93,7 @@ def printed(html: str, site: Path, path: Path) -> None:
             return route.fulfill(path=file)
         return route.fulfill(body=html, content_type="text/html")
 
-    with sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, BROWSERS)), None)
-        if not found:
-            raise OSError(f"no browser of {', '.join(BROWSERS)} is on this machine")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with opened() as browser:
         tab = browser.new_page()
         tab.set_default_timeout(300_000)
         tab.route("**/*", answer)
@@ -112,7 +107,6 @@ def printed(html: str, site: Path, path: Path) -> None:
             header_template="<span></span>",
             footer_template=FOOT,
         )
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -4,26 +4,17 @@ First contentful paint from this machine, in Chromium with the processor slowed 
 median of three cold visits. Other work on the machine counts too, so this is no test.
 """
 
-import shutil
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 
-from cookbook_lib.publishing.book import BROWSERS
+from cookbook_lib.publishing.chromium import opened, pages, served
 
 LIMIT = 1.0  # seconds
 SLOWER, VISITS = 4, 3
 PAINT = """new Promise((done) => new PerformanceObserver((list) => {
     for (const entry of list.getEntriesByName("first-contentful-paint")) done(entry.startTime);
 }).observe({ type: "paint", buffered: true }))"""
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args) -> None:
-        pass
 
 
 def paint(browser, address: str) -> float:
@@ -39,25 +30,12 @@ def paint(browser, address: str) -> float:
 
 def paints(site: Path) -> dict[str, float]:
     """Page -> median of its visits."""
-    from playwright.sync_api import sync_playwright
-
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        raise OSError(f"no browser of {', '.join(BROWSERS)} is on this machine")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/"
-    pages = sorted(page.parent.relative_to(site).as_posix() for page in site.rglob("index.html"))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with served(site) as address, opened() as browser:
         paint(browser, address)  # the browser's own start
-        seconds = {
-            page: median(paint(browser, f"{address}{page}/") for _ in range(VISITS))
-            for page in pages
+        return {
+            page: median(paint(browser, address + page) for _ in range(VISITS))
+            for page in pages(site)
         }
-        browser.close()
-    server.shutdown()
-    return seconds
 
 
 if __name__ == "__main__":
@@ -66,7 +44,7 @@ if __name__ == "__main__":
     except OSError as error:
         sys.exit(f"speed: {error}")
     for page, seconds in sorted(measured.items(), key=lambda item: -item[1])[:10]:
-        print(f"{seconds:5.2f} s  {page}")
+        print(f"{seconds:5.2f} s  /{page}")
     late = sum(seconds > LIMIT for seconds in measured.values())
     print(f"{len(measured)} pages, {late} later than {LIMIT:g} s at 1/{SLOWER} of the speed")
     sys.exit(late > 0)
