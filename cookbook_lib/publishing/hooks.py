@@ -9,6 +9,7 @@ collected from the sources.
 import json
 import logging
 import os
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from mkdocs.structure.pages import Page
 
 from cookbook_lib.publishing import (
     boxes,
+    cards,
     chapter_map,
     chapters,
     computed,
+    delivery,
     downloads,
+    feed,
     formulas,
     gallery,
     glossary,
@@ -37,10 +41,9 @@ from cookbook_lib.publishing.planner import bundle, runtime
 from cookbook_lib.publishing.recipes import Recipe, recipes
 
 log = logging.getLogger("mkdocs.hooks.recipes")
-FONT = "assets/formulas.woff2"
 PLANNER = "planner"
 PRESETS = "cookbook_lib/calculators/presets"
-state = {"serving": False}
+state: dict = {"serving": False, "letters": set()}
 
 
 def on_startup(command: str, dirty: bool) -> None:
@@ -114,11 +117,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, markdown in collected(config).items():
         files.append(File.generated(config, page, content=markdown))
     files.append(File.generated(config, "assets/results.json", content=measured.as_json()))
-    font = root(config) / "build" / FONT
-    if not font.exists():
-        formulas.write_font(font)
-    files.append(File.generated(config, FONT, abs_src_path=str(font)))
     planner(files, config)
+    robots = f"User-agent: *\nAllow: /\nSitemap: {config.site_url}sitemap.xml\n"
+    files.append(File.generated(config, "robots.txt", content=robots))
+    files.append(File.generated(config, feed.FEED, content=""))  # written when its page is there
     return files
 
 
@@ -178,18 +180,40 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    text = "" if page.is_homepage else cards.summary(html)
+    page.meta.setdefault("description", text or config.site_description)
     try:
+        if page.file.src_uri == feed.PAGE:
+            state["feed"] = feed.feed(html, config.site_name, config.site_url)
         return formulas.with_mathml(html)
     except ValueError as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from error
 
 
-STARS = 'data-md-component="source"'  # Material's script asks GitHub for them wherever it sees this
-
-
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    return output.replace(STARS, "")
+    if state["serving"]:
+        return finished(output)
+    title = config.site_name if page.is_homepage else page.title
+    text = page.meta["description"]
+    name = f"{cards.FOLDER}/{page.file.src_uri.removesuffix('.md').replace('/', '-')}.png"
+    picture = Path(config.site_dir) / name
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    kept = root(config) / "build" / cards.FOLDER
+    shutil.copyfile(cards.card(kept, config.site_name, title, text), picture)
+    tags = cards.tags(title, text, page.canonical_url, config.site_url + name)
+    return finished(output.replace("</head>", f"{tags}</head>", 1))
 
 
 def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
-    return output.replace(STARS, "")  # 404.html is no page
+    return finished(output) if template_name.endswith(".html") else output  # 404.html is no page
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    font = formulas.font(state["letters"], root(config) / "build" / "assets")
+    shutil.copyfile(font, Path(config.site_dir) / delivery.FONT)
+    (Path(config.site_dir) / feed.FEED).write_text(state["feed"])
+
+
+def finished(html: str) -> str:
+    state["letters"] |= formulas.letters(html)
+    return delivery.delivered(html, strict=not state["serving"])  # serving adds its own script
