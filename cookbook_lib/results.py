@@ -6,7 +6,7 @@ Standard library only. The repository's own results lie in `docs/data`, and reci
 import json
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -55,6 +55,11 @@ def append(path: Path, row: dict[str, Any]) -> None:
     """Add one row."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def agrees(row: Mapping[str, Any], case: Mapping[str, Any]) -> bool:
+    """Whether a row is one of this case: it holds all that the case says."""
+    return all(key in row and row[key] == value for key, value in case.items())
 
 
 def committed(name: str) -> list[dict[str, Any]]:

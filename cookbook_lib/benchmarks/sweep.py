@@ -16,7 +16,7 @@ import torch
 from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.commands.output import progress
 from cookbook_lib.free_memory import NO_MEMORY, limited, ran_out
-from cookbook_lib.results import append, ready
+from cookbook_lib.results import agrees, append, ready
 
 Row = dict[str, Any]
 
@@ -49,10 +49,6 @@ def sweep(
                 append(out, row)
             show(row)
     return [row for row in found if row]
-
-
-def agrees(row: Row, case: Row) -> bool:
-    return all(k in row and row[k] == v for k, v in case.items())
 
 
 def words(case: Row) -> str:

@@ -14,7 +14,7 @@ from cookbook_lib.communication.collectives import COLLECTIVES, collective
 from cookbook_lib.communication.launch import perform
 from cookbook_lib.communication.member import LIMIT, RankError
 from cookbook_lib.communication.messages import WIDTH, counted
-from cookbook_lib.communication.ranks import Place, place
+from cookbook_lib.communication.ranks import Place, hosts, place
 from cookbook_lib.communication.rows import device_names, title
 from cookbook_lib.communication.sizes import parse, sizes
 from cookbook_lib.results import append, ready
@@ -74,8 +74,7 @@ def bench_comm(
         op, parse("min_bytes", min_bytes), parse("max_bytes", max_bytes), factor, dtype, team.ranks
     )
     rows = ready(out) if out and where.rank == 0 else []
-    nodes = -(-where.size // where.local_size)
-    key = (NAMES[backend, device], team.ranks, team.processes, nodes, dtype)
+    key = (NAMES[backend, device], team.ranks, team.processes, hosts(where), dtype)
     name = device_names(device)[0]
     held = {tuple(row.get(k) for k in KEY): row for row in rows}
     known = {(op, size): held.get((op, *key, size, name)) for op, size in wanted}

@@ -6,7 +6,7 @@ from typing import Any
 
 from cookbook_lib.commands.output import nbytes as bytes_for_people
 from cookbook_lib.communication.collectives import collective
-from cookbook_lib.communication.ranks import Place
+from cookbook_lib.communication.ranks import Place, hosts
 from cookbook_lib.free_memory import NO_MEMORY
 from cookbook_lib.measuring import Timing, cpu_name
 from cookbook_lib.results import origin
@@ -70,12 +70,11 @@ def too_large(size: Size, *, backend: str, where: Place, device: str) -> dict[st
 def of(
     size: Size, found: dict[str, Any], backend: str, where: Place, device: str
 ) -> dict[str, Any]:
-    nodes = -(-where.size // where.local_size)
     return {
         **asdict(size),
         "backend": backend,
         "processes": where.size,
-        "nodes": nodes,
+        "nodes": hosts(where),
         **found,
         "device": device_names(device)[0],
         **origin(backend.split()[:1]),
