@@ -117,6 +117,8 @@ def bench_decode(
 
 def team(devices: int | None, where: Place, backend: str, links: bool) -> int:
     """How many ranks; `ValueError` if that cannot be."""
+    if links and backend == "jax":
+        raise ValueError("backend is jax, expected torch: devices of one process have no links")
     if where.size == 1:
         return 4 if devices is None else devices
     if devices not in (None, where.size):
