@@ -316,9 +316,10 @@ table(rows)
 
 # %% [markdown]
 # `cookbook plan --gpus 64 --days 30` prints this for each of its best. Peaks are what a vendor
-# promises; on your own cluster measure: `cookbook bench comm --out rows.jsonl`, then `cookbook links
-# rows.jsonl --out links.json`, and give the planner `--links links.json`. It then counts the rate
-# and the delay of each tier as they were fitted (the chapter on collectives shows how).
+# promises. On a cluster of your own, measure: `cookbook bench comm --out rows.jsonl`, then
+# `cookbook links rows.jsonl --out links.json`, and give the planner `--links links.json`. It then
+# counts the rate and the delay of each tier as they were fitted (the chapter on collectives shows
+# how).
 #
 # ## Before it is built: sizes that waste a GPU
 #
