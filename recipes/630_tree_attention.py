@@ -38,7 +38,7 @@ from cookbook_lib.calculators.chips import chip
 from cookbook_lib.commands.output import nbytes, seconds
 from cookbook_lib.communication import links
 from cookbook_lib.communication.launch import launch
-from cookbook_lib.decoding import tree_bench, tree_costs
+from cookbook_lib.decoding import tree_costs, tree_torch_bench
 from cookbook_lib.decoding.tree_attention import Partial, combine, energy, merge, nothing, partial
 from cookbook_lib.decoding.tree_costs import METHODS, Shape, held, messages, published, sent, steps
 from cookbook_lib.decoding.tree_fit import (
@@ -164,8 +164,8 @@ plots.table(rows)
 
 # %%
 x = Shape(s=2**14, p=4, h=8, g=2, k=64, width=4)
-run = {"names": list(METHODS), "shapes": [vars(x)], "dtype": "fp32", "seconds": 0.3}
-live = {row["method"]: row for row in launch(tree_bench.sweep, x.p, run)[0]}
+run = {"todo": [(name, vars(x)) for name in METHODS], "dtype": "fp32", "seconds": 0.3}
+live = {row["method"]: row for row in launch(tree_torch_bench.sweep, x.p, run)[0]}
 assert set(live) == set(METHODS) and all(row["checked"] for row in live.values())
 plots.table(
     {
