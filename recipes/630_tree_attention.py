@@ -221,10 +221,11 @@ if reason := links.missing():
 else:
     for p in (2, 4):
         small = [Shape(s=2**k, p=p, h=8, g=1, k=32) for k in (14, 16)]
-        run = {"names": ["tree", "tree-once", "ring-kv", "ring-q"], "shapes": [*map(vars, small)]}
+        ways = ("tree", "tree-once", "ring-kv", "ring-q")
+        todo = [(name, vars(x)) for x in small for name in ways]
         with links.network(p, rate=100e6, nodes=2, uplink=25e6) as net:
-            run |= {"dtype": "bf16", "seconds": 0.3}
-            live += launch(tree_bench.sweep, p, run, seats=net.seats)[0]
+            run = {"todo": todo, "dtype": "bf16", "seconds": 0.3}
+            live += launch(tree_torch_bench.sweep, p, run, seats=net.seats)[0]
 plots.table(
     {"ranks": r["p"], "context": r["s"], "method": r["method"]}
     | {"time": seconds(r["seconds"]["median"]), "ring of keys": f"{times:.1f} times"}
