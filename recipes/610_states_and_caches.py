@@ -466,6 +466,7 @@ second = snapshot(cache)
 restore(cache, first)
 try:
     restore(cache, second)
+    raise AssertionError("it was not refused")
 except ValueError as error:
     print(error)
 print("the slots between the two may hold other keys by now: only the states were copied")

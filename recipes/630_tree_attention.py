@@ -16,6 +16,7 @@
 # **Goal.** Derive why attention to keys on many devices needs one small message and not the keys;
 # say what each way sends, in how many steps, and which one to take when.
 # **Needs** a CPU and about a minute; root on Linux for one cell.
+# Builds on [chapter 450](450_communication_micro.py) and [chapter 610](610_states_and_caches.py).
 #
 # A long context does not fit on one device, so its keys and values lie on several. A new token has
 # one query for each head. Who has to send what to whom?
@@ -37,7 +38,7 @@ from cookbook_lib.calculators.chips import chip
 from cookbook_lib.commands.output import nbytes, seconds
 from cookbook_lib.communication import links
 from cookbook_lib.communication.launch import launch
-from cookbook_lib.decoding import tree_bench, tree_costs
+from cookbook_lib.decoding import tree_costs, tree_torch_bench
 from cookbook_lib.decoding.tree_attention import Partial, combine, energy, merge, nothing, partial
 from cookbook_lib.decoding.tree_costs import METHODS, Shape, held, messages, published, sent, steps
 from cookbook_lib.decoding.tree_fit import (
@@ -164,8 +165,8 @@ plots.table(rows)
 
 # %%
 x = Shape(s=2**14, p=4, h=8, g=2, k=64, width=4)
-run = {"names": list(METHODS), "shapes": [vars(x)], "dtype": "fp32", "seconds": 0.3}
-live = {row["method"]: row for row in launch(tree_bench.sweep, x.p, run)[0]}
+run = {"todo": [(name, vars(x)) for name in METHODS], "dtype": "fp32", "seconds": 0.3}
+live = {row["method"]: row for row in launch(tree_torch_bench.sweep, x.p, run)[0]}
 assert set(live) == set(METHODS) and all(row["checked"] for row in live.values())
 plots.table(
     {
@@ -221,10 +222,11 @@ if reason := links.missing():
 else:
     for p in (2, 4):
         small = [Shape(s=2**k, p=p, h=8, g=1, k=32) for k in (14, 16)]
-        run = {"names": ["tree", "tree-once", "ring-kv", "ring-q"], "shapes": [*map(vars, small)]}
+        ways = ("tree", "tree-once", "ring-kv", "ring-q")
+        todo = [(name, vars(x)) for x in small for name in ways]
         with links.network(p, rate=100e6, nodes=2, uplink=25e6) as net:
-            run |= {"dtype": "bf16", "seconds": 0.3}
-            live += launch(tree_bench.sweep, p, run, seats=net.seats)[0]
+            run = {"todo": todo, "dtype": "bf16", "seconds": 0.3}
+            live += launch(tree_torch_bench.sweep, p, run, seats=net.seats)[0]
 plots.table(
     {"ranks": p, "tokens": f"{s // 1024} Ki"}
     | {r["method"]: seconds(r["seconds"]["median"]) for r in live if (r["p"], r["s"]) == (p, s)}

@@ -73,6 +73,22 @@ def test_what_is_wrong_is_said_in_one_line(flags, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--devices", "3"], "devices is 3, but torchrun started 2"),
+        (["--backend", "jax"], "backend is jax, expected torch under torchrun"),
+        (["--rate", "1M"], "rate is given, but torchrun has started the ranks"),
+    ],
+)
+def test_what_a_launcher_has_settled_is_not_to_be_asked_for(flags, said, capsys, monkeypatch):
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(SystemExit) as end:
+        main([*SMALL, *flags])
+    assert end.value.code == 2 and said in capsys.readouterr().err
+
+
 def test_a_rank_that_takes_too_long_is_named_and_the_exit_code_is_one(capsys):
     with pytest.raises(SystemExit) as end:
         main([*SMALL, "--devices", "2", "--timeout", "0.001"])
