@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -131,16 +131,14 @@ class Hub(BaseHTTPRequestHandler):
             return self.send(self.root / found[1])
         if re.fullmatch(r"/api/datasets/me/corpus(/revision/[^/]+)?", path):
             return self.say({"id": "me/corpus", "sha": "0" * 40, "siblings": []})
-        if found := re.fullmatch(r"/api/datasets/me/corpus/tree/[^/]+/?(.*)", path):
-            if (folder := self.root / found[1]).is_dir():
-                return self.say([self.facts(p) for p in sorted(folder.iterdir())])
+        found = re.fullmatch(r"/api/datasets/me/corpus/tree/[^/]+/?(.*)", path)
+        if found and (folder := self.root / found[1]).is_dir():
+            return self.say([self.facts(p) for p in sorted(folder.iterdir())])
         return self.say({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        from urllib.parse import parse_qs
-
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         asked = json.loads(body)["paths"] if body[:1] == "{" else parse_qs(body)["paths"]
         asked = [asked] if isinstance(asked, str) else asked
