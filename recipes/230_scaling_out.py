@@ -368,6 +368,7 @@ one = Place(start=local.start, rate=local.rate, cores=NODE)
 two = Place(start=local.start + START, rate=local.rate, cores=2 * NODE)
 print(f"one node {one.seconds(20e9):.0f} s, two nodes {two.seconds(20e9):.0f} s")
 print(f"it saves {one.seconds(20e9) - two.seconds(20e9):.0f} s, and setting it up takes longer")
+assert two.seconds(20e9) > one.seconds(20e9) / 2, "a second node does not halve the start"
 
 # %% [markdown]
 # **2.** Zyda-2 has 8 bands of 16 instead of 32 bands of 4. What does that change in the plan?
