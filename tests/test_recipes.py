@@ -38,7 +38,7 @@ def checkout(tmp_path: Path) -> Path:
     library, here = tmp_path / "cookbook_lib", tmp_path / "recipes"
     shutil.copytree(ROOT / "cookbook_lib/publishing", library / "publishing")
     ran = ("benchmarks/__init__.py", "benchmarks/provenance.py")
-    for part in ("__init__.py", "measuring.py", *ran):
+    for part in ("__init__.py", "measuring.py", "results.py", *ran):
         (library / part).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / "cookbook_lib" / part, library / part)
     (library / "number.py").write_text("NUMBER = 7\n")
