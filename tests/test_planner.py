@@ -214,6 +214,9 @@ def test_the_keyboard_is_enough_and_the_link_restores_the_plan(site, address):
             tab.focus("#planner-a")
             tab.keyboard.press("ControlOrMeta+a")
             tab.keyboard.type("llama-3.1-8b")
+            tab.wait_for_function(  # else its sizes may not be there to step into
+                "document.querySelector('[data-part=glance]').innerText.includes('8,030,261,248')"
+            )
             tab.keyboard.press("Tab")  # to the summary of its sizes
             tab.keyboard.press("Enter")
             tab.keyboard.press("Tab")
