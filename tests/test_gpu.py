@@ -11,6 +11,7 @@ import pytest
 
 from cookbook_lib import results
 from cookbook_lib.benchmarks import gpu
+from cookbook_lib.benchmarks.gpu_decoding import split
 from cookbook_lib.benchmarks.gpu_work import matmuls, run_tests, steps, swiglu
 from cookbook_lib.benchmarks.sweep import NO_MEMORY
 from cookbook_lib.benchmarks.wanted import NOTHING, Here, Wanted
@@ -190,6 +191,16 @@ def test_the_plan_holds_both_widths_in_all_three_products_and_names_its_sources(
     for part in gpu.PLAN:
         assert all((gpu.PACKAGE / source).exists() for source in part.sources)
         assert len(gpu.code(part)) == 12
+
+
+def test_the_plan_holds_split_k_over_long_caches_and_it_runs():
+    there = Here(device="cuda", name="a GPU", tiny=False)
+    cases = split(there).cases
+    assert {(131072, 1), (4096, 8)} <= {(case["context"], case["batch"]) for case in cases}
+    assert "split-k" in [part.name for part in gpu.PLAN]
+    (case,) = split(HERE).cases
+    row = split(HERE).run(case)
+    assert set(row["seconds"]) == {"sdpa", "1", "4"} and row["outcome"] == "measured"
 
 
 def test_a_step_of_the_plan_is_found_again(tmp_path, monkeypatch):

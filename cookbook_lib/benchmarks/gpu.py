@@ -27,7 +27,7 @@ from cookbook_lib.results import FOLDER, agrees, append, ready
 
 PACKAGE = Path(__file__).parents[1]
 REHEARSAL = PACKAGE.parent / "build/gpu"  # rows of tiny sizes are no results
-TIMING = ("benchmarks/timing.py", "benchmarks/cuda.py", "benchmarks/ceilings.py")
+TIMING = ("benchmarks/timing.py", "benchmarks/cuda.py", "benchmarks/ceilings.py", "cuda_graphs.py")
 
 
 class Part(NamedTuple):
@@ -48,6 +48,7 @@ WORK = "cookbook_lib.benchmarks.gpu_work"
 BLOCKS = "cookbook_lib.benchmarks.gpu_blocks"
 DECODING = "cookbook_lib.benchmarks.gpu_decoding"
 STEPS = ("benchmarks/generation.py", "benchmarks/shapes.py", "blocks", "decoding")
+SPLIT = ("benchmarks/split_k.py", "decoding/split_k.py", "blocks/attention.py")
 PASSES = ("benchmarks/passes.py", "blocks", "calculators/specs")
 PLAN = (  # another part is another line
     Part("ceilings", "ceilings", f"{WORK}:roofs", 20, ()),
@@ -57,6 +58,7 @@ PLAN = (  # another part is another line
     Part("gemm", "gemms", f"{WORK}:matmuls", 10, ("benchmarks/gemm.py",)),
     Part("first tokens", "decoding", f"{DECODING}:first_tokens", 60, STEPS),
     Part("steps", "decoding", f"{DECODING}:steps", 40, STEPS),
+    Part("split-k", "split_k", f"{DECODING}:split", 20, SPLIT),
     Part("memory", "gpu_memory", f"{WORK}:steps", 60, ("benchmarks/memory.py", "blocks")),
 )
 

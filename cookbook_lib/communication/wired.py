@@ -39,5 +39,6 @@ def laid(asked: Wires, processes: int) -> Iterator[Sequence[Seat]]:
     if not (asked.rate and processes):
         yield ()
         return
-    with network(processes, asked.rate, asked.nodes, asked.uplink) as net:
+    far = None if asked.uplink is None else float(asked.uplink)
+    with network(processes, float(asked.rate), asked.nodes, far) as net:
         yield net.seats
