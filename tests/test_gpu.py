@@ -243,3 +243,12 @@ def test_without_a_gpu_it_says_so_in_one_line(capsys):
     with pytest.raises(SystemExit) as end:
         gpu.main(["--device", "cpu", "--only", "gem"])
     assert "only is 'gem', expected some of ceilings, tests" in str(end.value)
+
+
+def test_help_has_a_line_for_each_flag(capsys):
+    with pytest.raises(SystemExit) as end:
+        gpu.main(["--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0 and "Args" not in shown
+    for flag, words in (("--budget", "seconds; no case begins"), ("--show", "print what is")):
+        assert words in shown.rpartition(flag)[2]

@@ -8,11 +8,12 @@ goes on. `code` in a row is a fingerprint of the sources that its number depends
 """
 
 import argparse
+import re
 import sys
 import traceback
 from hashlib import sha256
 from importlib import import_module
-from inspect import signature
+from inspect import getdoc, signature
 from itertools import chain, zip_longest
 from pathlib import Path
 from time import monotonic
@@ -191,14 +192,16 @@ def told(row: Row) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The signature as a command line without tyro, which a machine may not have."""
-    parser = argparse.ArgumentParser(description=gpu.__doc__, prog="make gpu")
+    what, _, lines = str(getdoc(gpu)).partition("\n\nArgs:\n")
+    helps = dict(re.findall(r"^ +(\w+): (.+)", lines, re.MULTILINE))
+    parser = argparse.ArgumentParser(description=what, prog="make gpu")
     for name, parameter in signature(gpu).parameters.items():
         kind: dict[str, Any] = {"type": type(parameter.default)}
         if parameter.default is None:
             kind = {"type": Path}
         if parameter.default is False:
             kind = {"action": "store_true"}
-        parser.add_argument(f"--{name}", default=parameter.default, **kind)
+        parser.add_argument(f"--{name}", default=parameter.default, help=helps[name], **kind)
     try:
         gpu(**vars(parser.parse_args(argv)))
     except ValueError as error:
