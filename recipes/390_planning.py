@@ -16,6 +16,7 @@
 # **Goal.** Go from an empty page and a few limits to one architecture, and defend every choice in
 # it; know which part of the defence is counted, which is predicted and which is only assumed.
 # **Needs** a CPU and half a minute.
+# Builds on [chapter 370](370_training_time.py) and [chapter 380](380_serving.py).
 #
 # A plan begins with what is fixed: the device, the context, the training budget. Then it looks at
 # everything that could be built, crosses out what does not fit, and crosses out what something else
