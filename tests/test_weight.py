@@ -1,5 +1,5 @@
-"""A page is light and stays still: no more than 350 kB compressed with all that it loads, without
-the planner's Python, and nothing moves while it loads."""
+"""A page is light and stays still: no more than 350 kB compressed with all that it needs, without
+the planner's Python, and nothing moves while it loads. Search has as much for the whole site."""
 
 import gzip
 import re
@@ -11,6 +11,7 @@ from browser import needs_browser
 from cookbook_lib.publishing.planner.runtime import FILES
 
 MOST = 350_000  # bytes
+INDEX = "search/search_index.json"  # of the whole site: fetched when the page is there, and kept
 STILL = 1e-3  # Chromium's score of layout shifts: a heading moved by a pixel has 2e-4
 IMAGE = re.compile(r"<img\b[^>]*>")
 
@@ -21,9 +22,9 @@ def compressed(file: Path) -> int:
 
 
 def weight(visit, site: Path) -> int:
-    """The page and all that the browser asked for, without the planner's runtime."""
+    """The page and all that the browser asked for, without search and the planner's runtime."""
     files = {visit.page}
-    for address in visit.loaded - {f"planner/{name}" for name in FILES}:
+    for address in visit.loaded - {INDEX, *(f"planner/{name}" for name in FILES)}:
         path = site / address.partition("?")[0]
         if path.is_file():
             files.add(path)
@@ -37,6 +38,10 @@ def test_no_page_weighs_more_than_350_kilobytes(site, visited):
         print(f"{nbytes / 1000:6.1f} kB  {page.relative_to(site)}")
     assert compressed(site / "assets" / "cookbook.css") < weights[-1][0] < weights[0][0] < MOST
     assert any("assets/cookbook.css" in v.loaded for v in visited)
+
+
+def test_the_search_index_of_the_whole_site_is_no_heavier_than_a_page(site):
+    assert 0 < compressed(site / INDEX) < MOST
 
 
 @needs_browser

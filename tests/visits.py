@@ -74,6 +74,7 @@ def visits(site: Path, address: str) -> Iterator[Visit]:
         for scheme, width in WINDOWS.items():
             size = {"width": width, "height": 900}
             context = opened.new_context(color_scheme=scheme, viewport=size)
+            context.set_default_timeout(180_000)  # ms: a machine may be busy
             context.add_init_script(SHIFTS)
             for page in pages:
                 visit, tab = Visit(page, scheme), context.new_page()

@@ -22,6 +22,7 @@ def shoot(site: Path, folder: Path, words: list[str]) -> int:
             for scheme in SCHEMES:
                 size = {"width": width, "height": 900}
                 tab = browser.new_page(color_scheme=scheme, viewport=size)
+                tab.set_default_timeout(180_000)  # ms: a long page takes its time
                 for page in chosen:
                     tab.goto(address + page)
                     name = page.strip("/").replace("/", "-") or "index"
