@@ -195,9 +195,9 @@ for name, tokens in CASES:
     took = measure(run, stop=Stop(seconds=0.3))
     r = row({}, took, device="cpu", flops=does.flops, nbytes=does.nbytes, ceilings=ROOF)
     rows.append({"block": name, "ms": round(1e3 * took.median, 2)})
-    rows[-1] |= {"FLOPs a byte": round(does.flops / does.nbytes, 1)}
+    rows[-1] |= {"FLOP/B": round(does.flops / does.nbytes, 1)}
     rows[-1] |= {"GFLOP/s": round(r["flops_per_second"] / 1e9, 1)}
-    rows[-1] |= {"of roofline": f"{r['roofline']:.0%}", "known": "no" if took.noisy else "yes"}
+    rows[-1] |= {"of roof": f"{r['roofline']:.0%}", "known": "no" if took.noisy else "yes"}
 table(rows)
 
 # %% [markdown]
@@ -257,9 +257,9 @@ table(
         {
             "block": r["part"],
             "uses": r["uses"],
-            "ms each": round(1e3 * r["seconds"]["median"], 2),
+            "ms": round(1e3 * r["seconds"]["median"], 2),
             "share": f"{r['uses'] * r['seconds']['median'] / total:.1%}",
-            "of roofline": f"{r['roofline']:.0%}",
+            "of roof": f"{r['roofline']:.0%}",
         }
         for r in sorted(first, key=lambda r: -r["uses"] * r["seconds"]["median"])[:8]
     ]

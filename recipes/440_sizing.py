@@ -120,7 +120,7 @@ for (device, dtype, tokens), totals in sweeps.items():
     print(f"{device}, {dtype}, {tokens} tokens: {best} is the fastest, ", end="")
     print(f"not told apart from {near}" if near else "and no other comes near")
 gpus = [device for device, _, _ in sweeps if "NVIDIA" in device or "AMD Instinct" in device]
-print("GPUs with rows:", ", ".join(gpus) or "none yet; `make gpu` adds them")
+print("GPUs with rows:", ", ".join(gpus) or "none yet; make gpu adds them")
 assert sweeps
 
 # %%
@@ -188,8 +188,8 @@ table(cells)
 #
 # ### What does a CPU do?
 #
-# Both widths take turns, on this machine, now. The ratio is that of the time for each FLOP, round
-# by round, so what slows the machine down slows down both.
+# Both widths take turns, on this machine, now. The ratio is the time of 10,922 over that of 10,944,
+# for each FLOP and round by round, so what slows the machine down slows down both.
 
 # %%
 device_stop = Stop(seconds=2.5)
@@ -221,7 +221,7 @@ for dtype in ("bf16", "fp32"):
             {
                 "product": f"{name}, {dtype}",
                 "GFLOP/s": f"{rate / 1e9:,.0f}",
-                "time, 10,922 / 10,944": f"{ratio.median:.3f}",
+                "time ratio": f"{ratio.median:.3f}",
                 "interval": f"{low:.3f} to {high:.3f}",
                 "so": said.get(ratio.verdict, "cannot be told apart"),
             }
@@ -250,7 +250,7 @@ table(
         }
         for r in both
     ]
-    or [{"device": "none yet", "product": "`make gpu` measures them", "dtype": "", "TFLOP/s": ""}]
+    or [{"device": "none yet", "product": "make gpu measures them", "dtype": "", "TFLOP/s": ""}]
 )
 
 # %% [markdown]

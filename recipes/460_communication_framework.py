@@ -273,8 +273,8 @@ table(
 # XLA combines what it finds in one program; `torch.compile` leaves thirty messages, traced here
 # without making kernels (`backend="aot_eager"`). So in torch buckets are the framework's work, or
 # yours, and in JAX the compiler's. On GPUs, where a launch is the cost, a CUDA graph keeps the
-# messages and removes the launches: `compiled.graphed` captures NCCL's sums; it needs a GPU and is
-# not measured here.
+# messages and removes the launches: `compiled.in_a_graph` captures NCCL's sums; it needs a GPU and
+# is not measured here.
 #
 # ## What a sum in bf16 is
 #

@@ -11,6 +11,7 @@ import pytest
 
 from cookbook_lib import results
 from cookbook_lib.cli import main
+from cookbook_lib.communication import links
 from cookbook_lib.communication.sizes import parse, sizes
 
 BIN = Path(sys.executable).parent
@@ -67,6 +68,8 @@ def test_sizes_grow_by_the_factor_up_to_the_largest():
             "max_bytes is 8, too little",
         ),
         (["--backend", "mpi"], "invalid choice"),
+        (["--nodes", "2"], "nodes is 2 without a rate, expected --rate"),
+        (["--backend", "jax", "--rate", "1M"], "all devices are in one process"),
     ],
 )
 def test_wrong_flags_are_refused_in_one_line(flags, said, capsys):
@@ -161,3 +164,19 @@ def test_decoding_is_timed_under_every_launcher_and_rank_0_goes_on_where_it_was(
     assert [row["method"] for row in rows] == ["tree", "ring-q"] and rows == results.read(out)
     assert all(row["p"] == 2 and row["checked"] and row["nodes"] == 1 for row in rows)
     assert launched(launcher, flags) == rows == results.read(out)
+
+
+@pytest.mark.skipif(bool(links.missing()), reason=f"no links of a known rate: {links.missing()}")
+def test_links_of_two_tiers_are_part_of_a_row_and_of_what_is_not_run_again(tmp_path, capsys):
+    command = ["bench", "comm", "--max-bytes", "8", "--seconds", "1e-6", "--json"]
+    command += ["--out", str(tmp_path / "rows.jsonl")]
+    slow = [*command, "--nodes", "2", "--rate", "50M", "--uplink", "10M"]
+    for flags, rows in ((command, 1), (slow, 2), (slow, 2)):
+        main(flags)
+        shown = json.loads(capsys.readouterr().out)
+        assert len(shown) == 1 and len(results.read(tmp_path / "rows.jsonl")) == rows
+    assert {k: shown[0][k] for k in ("nodes", "rate", "uplink")} == {
+        "nodes": 2,
+        "rate": 50_000_000,
+        "uplink": 10_000_000,
+    }

@@ -15,6 +15,7 @@ from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.cli import main
 from cookbook_lib.decoding.quantised import Formats, rounded
 from cookbook_lib.decoding.split_k import split_k
+from cookbook_lib.results import read
 from cookbook_lib.training.tiny import tiny
 
 STEADY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
@@ -123,14 +124,19 @@ def test_bench_generate(tmp_path, capsys):
     assert rows[0]["times_as_fast"] is None and rows[1]["cache_bytes"] == 12 * 2 * 64 * 1024 * 2
 
 
-def test_bench_first_token_and_split_k(capsys):
+def test_bench_first_token_and_split_k(capsys, tmp_path):
     rows = ran(
         "first-token", "zamba2-mid", "llama-mid", "--width", "64", "--prompt", "16", capsys=capsys
     )
     assert all(r["peak_bytes"] >= r["weight_bytes"] + r["cache_bytes"] for r in rows)
-    rows = ran("split-k", "--context", "65", "--parts", "1", "4", "--dtype", "fp64", capsys=capsys)
-    assert [r["parts"] for r in rows] == [None, 1, 4]
-    assert max(r["largest_difference"] for r in rows) < 1e-14
+    ask = ("split-k", "--parts", "1", "4", "--dtype", "fp64", "--budget", "0.01")
+    ask += ("--out", str(tmp_path / "rows.jsonl"), "--context", "65")
+    (row,) = ran(*ask, capsys=capsys)
+    assert set(row["seconds"]) == set(row["largest_difference"]) == {"sdpa", "1", "4"}
+    assert max(row["largest_difference"].values()) < 1e-14
+    assert row["nbytes"] == 2 * 8 * 65 * 128 * 8
+    (other,) = ran(*ask, "66", capsys=capsys)  # the other context is in the file
+    assert other["context"] == 66 and read(tmp_path / "rows.jsonl") == [row, other]
 
 
 WRONG = (

@@ -11,6 +11,7 @@ import pytest
 
 from cookbook_lib import results
 from cookbook_lib.benchmarks import gpu
+from cookbook_lib.benchmarks.gpu_decoding import split
 from cookbook_lib.benchmarks.gpu_work import matmuls, run_tests, steps, swiglu
 from cookbook_lib.benchmarks.sweep import NO_MEMORY
 from cookbook_lib.benchmarks.wanted import NOTHING, Here, Wanted
@@ -192,6 +193,16 @@ def test_the_plan_holds_both_widths_in_all_three_products_and_names_its_sources(
         assert len(gpu.code(part)) == 12
 
 
+def test_the_plan_holds_split_k_over_long_caches_and_it_runs():
+    there = Here(device="cuda", name="a GPU", tiny=False)
+    cases = split(there).cases
+    assert {(131072, 1), (4096, 8)} <= {(case["context"], case["batch"]) for case in cases}
+    assert "split-k" in [part.name for part in gpu.PLAN]
+    (case,) = split(HERE).cases
+    row = split(HERE).run(case)
+    assert set(row["seconds"]) == {"sdpa", "1", "4"} and row["outcome"] == "measured"
+
+
 def test_a_step_of_the_plan_is_found_again(tmp_path, monkeypatch):
     """What runs must not change what the case says, or it would be measured for ever."""
     case = steps(HERE).cases[0]
@@ -232,3 +243,12 @@ def test_without_a_gpu_it_says_so_in_one_line(capsys):
     with pytest.raises(SystemExit) as end:
         gpu.main(["--device", "cpu", "--only", "gem"])
     assert "only is 'gem', expected some of ceilings, tests" in str(end.value)
+
+
+def test_help_has_a_line_for_each_flag(capsys):
+    with pytest.raises(SystemExit) as end:
+        gpu.main(["--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0 and "Args" not in shown
+    for flag, words in (("--budget", "seconds; no case begins"), ("--show", "print what is")):
+        assert words in shown.rpartition(flag)[2]

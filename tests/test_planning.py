@@ -183,7 +183,7 @@ def test_training_sends_the_weights_twice_round_the_slower_links(tmp_path, capsy
 
     It crosses nodes of 8 H100, whose cards for the network, 50 GB/s each, are slower than NVLink.
     """
-    argv = "plan --gpus 64 --days 30 --mfu 0.4 --families dense mamba2-shared moe --top 3 --json"
+    argv = "plan --gpus 64 --days 30 --mfu 0.4 --families dense moe --top 3 --json"
     main(argv.split())
     report = json.loads(capsys.readouterr().out)
     tiers = {"near": {"alpha": 2e-6, "beta": 3e11}, "far": {"alpha": 1e-5, "beta": 2e10}}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cookbook_lib import results
-from cookbook_lib.benchmarks.check import faults
+from cookbook_lib.benchmarks.check import faults, missing
 from cookbook_lib.calculators.chips import CHIPS, NAMED, named
 from cookbook_lib.calculators.gemms import SMS
 from cookbook_lib.cli import main
@@ -47,6 +47,14 @@ def test_a_fault_is_found_and_named(change, words, tmp_path):
     assert not list(faults({file: [GOOD]}))
     (fault,) = faults({file: [GOOD, GOOD | change]})
     assert fault.startswith("rows.jsonl:2: ") and words in fault
+
+
+def test_a_new_row_of_a_changed_checkout_is_refused_and_an_old_one_is_kept():
+    row = {"device": "x", "versions": {"torch": "2"}, "commit": "0123456789ab-dirty"}
+    old, new = (row | {"date": f"{date}T23:59:59+00:00"} for date in ("2026-11-24", "2026-11-25"))
+    assert not list(missing(old))
+    assert [fault[:6] for fault in missing(new)] == ["commit"]
+    assert not list(missing(new | {"commit": "0123456789ab"}))
 
 
 def test_what_fits_a_cache_may_beat_the_memory(tmp_path):

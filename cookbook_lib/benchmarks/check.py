@@ -20,6 +20,7 @@ from cookbook_lib.results import FOLDER, read
 
 Row = dict[str, Any]
 NEEDED = ("device", "date")
+CLEAN_SINCE = "2026-11-25"  # rows before it may be of a checkout that was changed: 11 of them are
 CACHED = 2**28  # bytes: a smaller working set may stay in a cache, beyond the memory's bandwidth
 SLACK = 2.0  # beyond the best ceiling measured on a device that is in no table
 
@@ -71,6 +72,9 @@ def missing(row: Row) -> Iterator[str]:
         datetime.fromisoformat(str(row.get("date")))
     except ValueError:
         yield f"date is {row.get('date')!r}, expected as in 2026-01-31"
+    commit, date = str(row.get("commit")), str(row.get("date"))
+    if commit.endswith("-dirty") and date >= CLEAN_SINCE:
+        yield f"commit is {commit}, expected one without changes: commit them, and measure again"
     if not (row.get("versions") or row.get("torch")):
         yield "versions is missing"
 

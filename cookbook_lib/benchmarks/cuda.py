@@ -3,7 +3,7 @@
 Events are recorded in the stream before and after a call. A large fill before each sample takes
 what the last one left out of the L2 cache, and keeps the GPU busy while Python queues the call, so
 that a short one is not measured as the launches that it waits for. `graph` removes the launches of
-longer ones: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+longer ones.
 """
 
 import subprocess
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from time import perf_counter
 
 import torch
+
+from cookbook_lib.cuda_graphs import captured
 
 FLUSH = 256 * 2**20  # bytes, beyond any L2: 50 MB in an H100; triton.testing.do_bench fills as much
 FIELDS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")  # MHz, MHz, W, degrees C
@@ -47,20 +49,6 @@ class CudaClock:
 def seconds_between(start, end) -> float:
     """Of two events: `elapsed_time` is in milliseconds."""
     return start.elapsed_time(end) / 1e3
-
-
-def captured(run: Callable[[], object]) -> Callable[[], object]:
-    """The kernels of a call as one graph; warmed up on a stream of its own, as PyTorch asks."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
 
 
 def gpu_state() -> dict[str, float]:

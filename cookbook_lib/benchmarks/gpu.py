@@ -8,11 +8,12 @@ goes on. `code` in a row is a fingerprint of the sources that its number depends
 """
 
 import argparse
+import re
 import sys
 import traceback
 from hashlib import sha256
 from importlib import import_module
-from inspect import signature
+from inspect import getdoc, signature
 from itertools import chain, zip_longest
 from pathlib import Path
 from time import monotonic
@@ -27,7 +28,7 @@ from cookbook_lib.results import FOLDER, agrees, append, ready
 
 PACKAGE = Path(__file__).parents[1]
 REHEARSAL = PACKAGE.parent / "build/gpu"  # rows of tiny sizes are no results
-TIMING = ("benchmarks/timing.py", "benchmarks/cuda.py", "benchmarks/ceilings.py")
+TIMING = ("benchmarks/timing.py", "benchmarks/cuda.py", "benchmarks/ceilings.py", "cuda_graphs.py")
 
 
 class Part(NamedTuple):
@@ -48,6 +49,7 @@ WORK = "cookbook_lib.benchmarks.gpu_work"
 BLOCKS = "cookbook_lib.benchmarks.gpu_blocks"
 DECODING = "cookbook_lib.benchmarks.gpu_decoding"
 STEPS = ("benchmarks/generation.py", "benchmarks/shapes.py", "blocks", "decoding")
+SPLIT = ("benchmarks/split_k.py", "decoding/split_k.py", "blocks/attention.py")
 PASSES = ("benchmarks/passes.py", "blocks", "calculators/specs")
 PLAN = (  # another part is another line
     Part("ceilings", "ceilings", f"{WORK}:roofs", 20, ()),
@@ -57,6 +59,7 @@ PLAN = (  # another part is another line
     Part("gemm", "gemms", f"{WORK}:matmuls", 10, ("benchmarks/gemm.py",)),
     Part("first tokens", "decoding", f"{DECODING}:first_tokens", 60, STEPS),
     Part("steps", "decoding", f"{DECODING}:steps", 40, STEPS),
+    Part("split-k", "split_k", f"{DECODING}:split", 20, SPLIT),
     Part("memory", "gpu_memory", f"{WORK}:steps", 60, ("benchmarks/memory.py", "blocks")),
 )
 
@@ -189,14 +192,16 @@ def told(row: Row) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The signature as a command line without tyro, which a machine may not have."""
-    parser = argparse.ArgumentParser(description=gpu.__doc__, prog="make gpu")
+    what, _, lines = str(getdoc(gpu)).partition("\n\nArgs:\n")
+    helps = dict(re.findall(r"^ +(\w+): (.+)", lines, re.MULTILINE))
+    parser = argparse.ArgumentParser(description=what, prog="make gpu")
     for name, parameter in signature(gpu).parameters.items():
         kind: dict[str, Any] = {"type": type(parameter.default)}
         if parameter.default is None:
             kind = {"type": Path}
         if parameter.default is False:
             kind = {"action": "store_true"}
-        parser.add_argument(f"--{name}", default=parameter.default, **kind)
+        parser.add_argument(f"--{name}", default=parameter.default, help=helps[name], **kind)
     try:
         gpu(**vars(parser.parse_args(argv)))
     except ValueError as error:

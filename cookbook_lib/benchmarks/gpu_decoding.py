@@ -5,6 +5,8 @@ from itertools import product
 from cookbook_lib.benchmarks.first_token import served
 from cookbook_lib.benchmarks.generation import one
 from cookbook_lib.benchmarks.shapes import config_of, random_model
+from cookbook_lib.benchmarks.split_k import timed
+from cookbook_lib.benchmarks.timing import Stop
 from cookbook_lib.benchmarks.wanted import Case, Here, Wanted
 from cookbook_lib.blocks.dtypes import DTYPES
 
@@ -32,6 +34,16 @@ def steps(here: Here) -> Wanted:
         return {"outcome": "measured", **found}
 
     return Wanted(cases=cases, run=run)
+
+
+def split(here: Here) -> Wanted:
+    """One query against a long cache, cut into parts or not: few sequences leave a GPU idle."""
+    contexts, batches = ((64,), (1,)) if here.tiny else ((4096, 16384, 65536, 131072), (1, 8))
+    base = {"kind": "split-k", "heads": 32, "kv_heads": 8, "head_dim": 128, "dtype": "bf16"}
+    base["parts"] = [1, 4] if here.tiny else [1, 8, 32, 128]
+    cases = [base | {"context": s, "batch": b} for s, b in product(contexts, batches)]
+    stop = Stop(seconds=0.05 if here.tiny else 2.0)
+    return Wanted(cases=cases, run=lambda case: timed(case, here.device, stop))
 
 
 def first_tokens(here: Here) -> Wanted:

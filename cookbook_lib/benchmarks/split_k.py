@@ -2,20 +2,20 @@
 
 import json as json_format
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from cookbook_lib.benchmarks.provenance import where
+from cookbook_lib.benchmarks.provenance import device_name, where
+from cookbook_lib.benchmarks.sweep import Row, sweep
 from cookbook_lib.benchmarks.timing import Stop, clock, compare
 from cookbook_lib.blocks.attention import attention_parallel
 from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.commands.output import print_table, seconds
 from cookbook_lib.decoding.split_k import split_k
-from cookbook_lib.results import append, ready
+from cookbook_lib.free_memory import NO_MEMORY
 
 
-@torch.inference_mode()
 def bench_split_k(
     context: tuple[int, ...] = (16384,),
     parts: tuple[int, ...] = (1, 8, 64),
@@ -41,7 +41,8 @@ def bench_split_k(
         dtype: of queries, keys and values
         device: cpu or cuda
         budget: seconds of measuring for each context
-        out: a file that each result is appended to as a line of JSON
+        out: a file that each result is appended to as a line of JSON; what it holds is not run
+            again
         json: print each result as a line of JSON instead of a table
     """
     sizes = {"context": context, "parts": parts, "batch": (batch,), "head-dim": (head_dim,)}
@@ -52,56 +53,54 @@ def bench_split_k(
         raise ValueError(f"heads is {heads}, expected a multiple of kv-heads ({kv_heads})")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but PyTorch finds no GPU: expected 'cpu'")
-    if out:
-        ready(out)
-    rows: list[dict[str, Any]] = []
-    for s in context:
-        q, k, v = (
-            torch.randn(batch, h, n, head_dim, device=device).to(DTYPES[dtype])
-            for h, n in ((heads, 1), (kv_heads, s), (kv_heads, s))
-        )
-        want = attention_parallel(q.double(), k.double(), v.double())
-        runs = {"sdpa": lambda q=q, k=k, v=v: attention_parallel(q, k, v)}
-        for p in parts:
-            runs[str(p)] = lambda q=q, k=k, v=v, p=p: split_k(q, k, v, p)
-        apart = {name: (run().double() - want).abs().max().item() for name, run in runs.items()}
-        comparison = compare(runs, clock(device), Stop(seconds=budget))
-        nbytes = k.nbytes + v.nbytes
-        for name, timing in comparison.timings.items():
-            row = {
-                "kind": "split-k",
-                "by": "sdpa" if name == "sdpa" else "split_k",
-                "parts": None if name == "sdpa" else int(name),
-                "context": s,
-                "batch": batch,
-                "heads": heads,
-                "kv_heads": kv_heads,
-                "head_dim": head_dim,
-                "dtype": dtype,
-                "seconds": timing.json(),
-                "bytes_per_second": nbytes / timing.median,
-                "largest_difference": apart[name],
-            }
-            rows.append(row | where(device))
-            if json:
-                print(json_format.dumps(rows[-1]), flush=True)
-            if out:
-                append(out, rows[-1])
+    base = {"kind": "split-k", "batch": batch, "heads": heads, "kv_heads": kv_heads}
+    base |= {"head_dim": head_dim, "dtype": dtype, "parts": parts}
+    rows = sweep(
+        [base | {"context": s} for s in context],
+        lambda **case: timed(case, device, Stop(seconds=budget)),
+        out,
+        device=device,
+        again={"device": device_name(device), "threads": torch.get_num_threads()},
+        show=lambda row: print(json_format.dumps(row), flush=True) if json else None,
+    )
     if not json:
         report(rows)
 
 
-def report(rows: list[dict[str, Any]]) -> None:
-    lines = [
-        [
-            r["context"],
-            "scaled_dot_product_attention" if r["by"] == "sdpa" else f"{r['parts']} parts",
-            seconds(r["seconds"]["median"]),
-            f"{r['bytes_per_second'] / 1e9:.1f}",
-            f"{r['largest_difference']:.1e}",
-        ]
-        for r in rows
-    ]
+@torch.inference_mode()
+def timed(case: Row, device: str, stop: Stop) -> Row:
+    """One query against `context` keys: in each number of parts, and by one kernel, in turn."""
+    s, k_heads, dtype = case["context"], case["kv_heads"], DTYPES[case["dtype"]]
+    q, k, v = (
+        torch.randn(case["batch"], h, n, case["head_dim"], device=device).to(dtype)
+        for h, n in ((case["heads"], 1), (k_heads, s), (k_heads, s))
+    )
+    want = attention_parallel(q.double(), k.double(), v.double())
+    runs = {"sdpa": lambda: attention_parallel(q, k, v)}
+    for p in case["parts"]:
+        runs[str(p)] = lambda p=p: split_k(q, k, v, p)
+    apart = {name: (run().double() - want).abs().max().item() for name, run in runs.items()}
+    took = compare(runs, clock(device), stop).timings
+    return {
+        "outcome": "measured",
+        "seconds": {name: timing.json() for name, timing in took.items()},
+        "nbytes": k.nbytes + v.nbytes,
+        "largest_difference": apart,
+        **where(device),
+    }
+
+
+def report(rows: list[Row]) -> None:
+    """A line for each way to attend to each context."""
+    lines = []
+    for r in rows:
+        for by, took in (r.get("seconds") or {r["outcome"]: None}).items():
+            name = {"sdpa": "scaled_dot_product_attention", NO_MEMORY: NO_MEMORY}.get(by)
+            line = [r["context"], name or f"{by} parts"]
+            if took:
+                line += [seconds(took["median"]), f"{r['nbytes'] / took['median'] / 1e9:.1f}"]
+                line.append(f"{r['largest_difference'][by]:.1e}")
+            lines.append([*line, *[""] * (5 - len(line))])
     first = rows[0]
     title = (
         f"batch {first['batch']}, {first['heads']} heads, {first['kv_heads']} of keys, "

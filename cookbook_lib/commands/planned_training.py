@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cookbook_lib.calculators import chips, scaling
+from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.plan_training import plan_training
 from cookbook_lib.calculators.planning import Candidate
 from cookbook_lib.commands.output import count, print_table, seconds
@@ -47,6 +48,7 @@ def trainer(
         if given := [k for k, v in {"links": links, "sequences": sequences}.items() if v]:
             raise ValueError(f"{given[0]} is given without gpus, expected --gpus and --days too")
         return None
+    Parallel(gpus=gpus, zero=1, global_batch=sequences)  # refuses what does not divide, at once
     machine = replace(chips.chip(train_chip), **(measured(links) if links else {}))
     if gpus > 1 and (machine.network if gpus > machine.node else machine.link) is None:
         return None  # no vendor's number, and none measured

@@ -1,25 +1,28 @@
 """`cookbook bench comm`: time collectives in torch or JAX, and prove each before it is printed."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from cookbook_lib.commands.output import count, nbytes, print_json, print_table, progress
 from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication.collectives import COLLECTIVES, collective
-from cookbook_lib.communication.launch import perform
+from cookbook_lib.communication.launch import Seat, perform
 from cookbook_lib.communication.member import LIMIT, RankError
 from cookbook_lib.communication.messages import WIDTH, counted
-from cookbook_lib.communication.ranks import Place, hosts, place
+from cookbook_lib.communication.ranks import Place, place
 from cookbook_lib.communication.rows import device_names, title
 from cookbook_lib.communication.sizes import parse, sizes
+from cookbook_lib.communication.teams import Team, team_of
+from cookbook_lib.communication.wired import laid, wires_of
 from cookbook_lib.results import append, ready
 
 KEY = ("op", "backend", "ranks", "processes", "nodes", "dtype", "nbytes", "device")
+KEY += ("rate", "uplink")
 NAMES = {  # backend, device -> the backend of a row
     ("torch", "cpu"): "torch gloo",
     ("torch", "cuda"): "torch nccl",
@@ -38,6 +41,9 @@ def bench_comm(
     factor: float = 2.0,
     dtype: Literal["bf16", "fp16", "fp32", "int32"] = "fp32",
     device: Literal["cpu", "cuda"] = "cpu",
+    nodes: int = 1,
+    rate: Annotated[str, tyro.conf.arg(metavar="BYTES")] | None = None,
+    uplink: Annotated[str, tyro.conf.arg(metavar="BYTES")] | None = None,
     seconds: float = 0.5,
     timeout: float = LIMIT,
     out: Path | None = None,
@@ -60,6 +66,9 @@ def bench_comm(
         factor: from one size to the next
         dtype: of the numbers in a message
         device: cpu or cuda
+        nodes: that the ranks are spread over; needs rate
+        rate: bytes/s of each rank's link, such as 50M: ranks get network namespaces (root, Linux)
+        uplink: bytes/s between nodes, if not the same
         seconds: for the samples of each size
         timeout: seconds that one size may take; then the rank that is slow or dead is named
         out: a file that each row is appended to as a line of JSON; what it holds is not run again
@@ -69,59 +78,35 @@ def bench_comm(
         if not 0 < value < 1e6:
             raise ValueError(f"{name} is {value:g}, expected seconds, above 0")
     where = place()
-    team = plan(backend, device, devices, processes, where)
+    team = team_of(backend, device, devices, processes, where)
     wanted = planned(
         op, parse("min_bytes", min_bytes), parse("max_bytes", max_bytes), factor, dtype, team.ranks
     )
+    wires = wires_of(nodes, rate, uplink, where, team.processes)
     rows = ready(out) if out and where.rank == 0 else []
-    key = (NAMES[backend, device], team.ranks, team.processes, hosts(where), dtype)
+    key = (NAMES[backend, device], team.ranks, team.processes, wires.nodes, dtype)
     name = device_names(device)[0]
     held = {tuple(row.get(k) for k in KEY): row for row in rows}
-    known = {(op, size): held.get((op, *key, size, name)) for op, size in wanted}
+    known = {(op, n): held.get((op, *key, n, name, wires.rate, wires.uplink)) for op, n in wanted}
     todo = [pair for pair, row in known.items() if not row]
 
     def keep(row: dict[str, Any]) -> None:
+        row |= wires._asdict() if rate else {}
         known[row["op"], row["nbytes"]] = row
         if out:
             append(out, row)
 
-    try:
-        run(backend, todo, dtype, device, seconds, timeout, team, where, keep)
-    except RankError as error:
-        failed = str(error)
-    else:
-        failed = ""
+    failed = ""
+    with laid(wires, team.processes if todo else 0) as seats:
+        try:
+            run(backend, todo, dtype, device, seconds, timeout, team, where, seats, keep)
+        except RankError as error:
+            failed = str(error)
     if where.rank == 0:
         show([row for row in known.values() if row], json)
     if failed:
         sys.stderr.write(f"cookbook: {failed}\n")
         sys.exit(1)
-
-
-class Team(NamedTuple):
-    ranks: int
-    processes: int
-
-
-def plan(
-    backend: str, device: str, devices: int | None, processes: int | None, where: Place
-) -> Team:
-    """How many ranks in how many processes; `ValueError` if that cannot be."""
-    launched = where.size > 1
-    if launched and processes not in (None, where.size):
-        raise ValueError(f"processes is {processes}, but {where.launcher} started {where.size}")
-    processes = where.size if launched else processes
-    ranks = devices or processes or 2
-    processes = processes or (ranks if backend == "torch" else 1)
-    if ranks < 2:
-        raise ValueError(f"devices is {ranks}, expected 2 or more: they talk to each other")
-    if processes < 1 or ranks % processes or (backend == "torch" and processes != ranks):
-        kind = "the same number" if backend == "torch" else "one that divides it"
-        raise ValueError(f"processes is {processes} for {ranks} devices, expected {kind}")
-    here = ranks // processes * (where.local_size if launched else processes)
-    if device == "cuda" and (found := len(device_names(device))) < here:
-        raise ValueError(f"devices is {ranks}, but this host has {found} GPUs for {here} of them")
-    return Team(ranks, processes)
 
 
 def planned(
@@ -147,6 +132,7 @@ def run(
     timeout: float,
     team: Team,
     where: Place,
+    seats: Sequence[Seat],
     keep: Callable[[dict[str, Any]], None],
 ) -> None:
     """Measure what is to do, with a bar on a terminal; `keep` gets each row as it comes."""
@@ -171,6 +157,7 @@ def run(
             arguments,
             processes=team.processes,
             where=where,
+            seats=seats,
             limit=timeout,
             on_row=came,
         )

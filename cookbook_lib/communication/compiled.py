@@ -16,6 +16,7 @@ from cookbook_lib.communication.rounds import rounds
 from cookbook_lib.communication.seen import seen
 from cookbook_lib.communication.torch_bench import barrier, slowest
 from cookbook_lib.communication.torch_ranks import joined
+from cookbook_lib.cuda_graphs import captured
 
 
 def in_torch(
@@ -106,26 +107,6 @@ def why_no_graph() -> str | None:
     return None if dist.is_nccl_available() else "a CUDA graph of collectives needs NCCL"
 
 
-def graphed(call: Callable[[], object]) -> Callable[[], None]:
-    """What a call launches, captured once and launched at once from then on.
-
-    It runs on the same buffers each time. NCCL's collectives can be captured; their communicator
-    must exist, so the call runs before. https://docs.pytorch.org/docs/stable/notes/cuda.html
-    """
-    if reason := why_no_graph():
-        raise ValueError(reason)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
-
-
 def in_a_graph(member: Member, tensors: int, count: int, repeats: int) -> list[dict]:
     """Seconds of many small sums on GPUs, each launched by itself and all by one graph."""
     if reason := why_no_graph():
@@ -138,7 +119,7 @@ def in_a_graph(member: Member, tensors: int, count: int, repeats: int) -> list[d
                 x.fill_(1.0)
                 dist.all_reduce(x)
 
-        replay = graphed(sums)
+        replay = captured(sums)
 
         def done(call: Callable[[], object]) -> Callable[[], None]:
             return lambda: (call(), torch.cuda.synchronize())[1]

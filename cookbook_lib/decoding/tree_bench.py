@@ -1,7 +1,6 @@
 """`cookbook bench decode`: time ways to attend to keys that are spread over ranks, each checked."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,12 +8,12 @@ import tyro
 
 from cookbook_lib.commands.output import nbytes, print_json, print_table, progress
 from cookbook_lib.commands.output import seconds as time
-from cookbook_lib.communication import links
 from cookbook_lib.communication.launch import perform
 from cookbook_lib.communication.member import LIMIT, RankError
-from cookbook_lib.communication.ranks import Place, hosts, place
+from cookbook_lib.communication.ranks import Place, place
 from cookbook_lib.communication.rows import device_names
 from cookbook_lib.communication.sizes import parse
+from cookbook_lib.communication.wired import laid, wires_of
 from cookbook_lib.decoding.tree_costs import METHODS, Shape, messages
 from cookbook_lib.results import agrees, append, ready
 
@@ -66,7 +65,9 @@ def bench_decode(
         json: print one JSON document instead of a table
     """
     where = place()
-    ranks = team(devices, where, backend, bool(rate))
+    ranks = team(devices, where, backend)
+    if rate and backend == "jax":
+        raise ValueError("backend is jax, expected torch: devices of one process have no links")
     shapes = [
         shape(parse("context", c), ranks, batch, tokens, heads, kv_heads, head_dim, dtype)
         for c in context.split(",")
@@ -77,10 +78,8 @@ def bench_decode(
     for name, value in {"seconds": seconds, "timeout": timeout}.items():
         if not 0 < value < 1e6:
             raise ValueError(f"{name} is {value:g}, expected seconds, above 0")
-    if (nodes > 1 or uplink) and not rate:
-        raise ValueError(f"nodes is {nodes} without a rate, expected --rate, such as 50M")
-    speed, far = (float(parse("rate", x)) if x else None for x in (rate, uplink))
-    tiers = {"nodes": nodes if speed else hosts(where), "rate": speed, "uplink": far}
+    wires = wires_of(nodes, rate, uplink, where, ranks)
+    tiers = wires._asdict()
     which = {"torch": "torch gloo", "jax": "jax cpu"}[backend]
     same = {"backend": which, "dtype": dtype, "device": device_names("cpu")[0], **tiers}
     wanted = [(name, x) for x in dict.fromkeys(shapes) for name in dict.fromkeys(names)]
@@ -99,9 +98,9 @@ def bench_decode(
 
     came: list[dict[str, Any]] = []
     failed = ""
-    with links.network(ranks, speed, nodes, far) if speed and todo else nullcontext() as net:
+    with laid(wires, ranks if todo else 0) as seats:
         try:
-            start(backend, todo, dtype, seconds, timeout, where, net.seats if net else (), keep)
+            start(backend, todo, dtype, seconds, timeout, where, seats, keep)
         except RankError as error:
             failed = str(error)
     if where.rank == 0:
@@ -111,18 +110,14 @@ def bench_decode(
         sys.exit(1)
 
 
-def team(devices: int | None, where: Place, backend: str, links: bool) -> int:
+def team(devices: int | None, where: Place, backend: str) -> int:
     """How many ranks; `ValueError` if that cannot be."""
-    if links and backend == "jax":
-        raise ValueError("backend is jax, expected torch: devices of one process have no links")
     if where.size == 1:
         return 4 if devices is None else devices
     if devices not in (None, where.size):
         raise ValueError(f"devices is {devices}, but {where.launcher} started {where.size}")
     if backend == "jax":
         raise ValueError(f"backend is jax, expected torch under {where.launcher}: see --backend")
-    if links:
-        raise ValueError(f"rate is given, but {where.launcher} has started the ranks: run it alone")
     return where.size
 
 
