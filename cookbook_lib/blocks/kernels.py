@@ -96,9 +96,7 @@ def ssd(
     return kernel(x, dt, A, B, C, chunk_size, **more)
 
 
-def step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
-) -> Tensor | None:
+def step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> Tensor | None:
     """`selective_scan_step`, and `ssd_step` whose dt and A are numbers for each head, by mamba_ssm.
 
     The output alone: the kernel writes the new state to the place of the old.
