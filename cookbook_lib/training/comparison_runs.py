@@ -11,8 +11,16 @@ from cookbook_lib import results
 from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.calculators.costs import choose
 from cookbook_lib.data.python_corpus import FOLDER, python_corpus
-from cookbook_lib.training.comparisons import SOURCES, Case, Row, Scale, compared, sweep, trained
-from cookbook_lib.training.contenders import CONTENDERS, VOCAB
+from cookbook_lib.training.comparisons import (
+    SOURCES,
+    Case,
+    Row,
+    Scale,
+    compared,
+    swept_cases,
+    trained,
+)
+from cookbook_lib.training.contenders import ARCHITECTURES, CONTENDERS, VOCAB, Contender
 
 
 def key(row: Row) -> tuple:
@@ -21,12 +29,18 @@ def key(row: Row) -> tuple:
     return row["experiment"], row["model"], row["equal"], row["seed"], rate
 
 
+def named(option: str, names: Sequence[str]) -> list[Contender]:
+    """Models by name; `ValueError` for one that there is not."""
+    return [CONTENDERS[choose(option, name, CONTENDERS)] for name in names]
+
+
 def train_compare(
     out: Path,
     seeds: int = 5,
     first: int = 0,
     only: list[str] | None = None,
-    steps: int = 200,
+    sweep: list[str] | None = None,
+    steps: int = 160,
     corpus: Path = FOLDER,
     threads: int = 1,
 ) -> None:
@@ -34,9 +48,11 @@ def train_compare(
 
     Args:
         out: file of JSON lines; what it holds is not repeated
-        seeds: runs of each model; 0 for the sweep of their learning rates alone
+        seeds: runs of each model; 0 for the sweep alone
         first: the first seed
         only: names of models, all if not given
+        sweep: names of models whose learning rate is swept before; if not given, the architectures
+            that the runs need: ablations go by the rate of the hybrid
         steps: of a run of the hybrid
         corpus: folder in which the corpus of this Python is made, or lies
         threads: that PyTorch may use
@@ -44,8 +60,9 @@ def train_compare(
     for name, value, least in (("seeds", seeds, 0), ("steps", steps, 1), ("threads", threads, 1)):
         if value < least:
             raise ValueError(f"{name} is {value}, expected at least {least}")
-    names = [choose("only", name, CONTENDERS) for name in only or CONTENDERS]
-    chosen = [CONTENDERS[name] for name in names]
+    chosen = named("only", only or list(CONTENDERS))
+    needed = [c if c in ARCHITECTURES else CONTENDERS["hybrid"] for c in chosen]
+    tried = named("sweep", sweep) if sweep else list(dict.fromkeys(needed))
     torch.set_num_threads(threads)
     scale = replace(Scale(), steps=steps)
     rows = [row for row in results.ready(out) if row.get("scale") == asdict(scale)]
@@ -62,6 +79,6 @@ def train_compare(
                 said = " ".join(f"{source} {row[source]:.3f}" for source in SOURCES)
                 print(f"{case.experiment} {key(row)[1:]}: {said}", file=sys.stderr)
 
-    do(sweep(chosen))
+    do(swept_cases(tried))
     for seed in range(first, first + seeds):
         do(compared(chosen, seed, rows))

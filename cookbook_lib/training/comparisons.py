@@ -1,7 +1,7 @@
 """Architectures of one size in training: which runs compare them, and what a run tells.
 
 Runs of one seed read the same sequences in the same order. Before them the learning rate is swept,
-from another seed, for each architecture by itself.
+from another seed, for each architecture by itself; the ablations take the hybrid's.
 """
 
 from collections.abc import Sequence
@@ -37,10 +37,10 @@ class Scale:
     measurement is on `asked` of them.
     """
 
-    steps: int = 200
+    steps: int = 160
     batch: int = 4
     warmup: float = 0.1  # part of the run
-    every: int = 50
+    every: int = 40
     seen: int = 16
     asked: int = 64
 
@@ -130,12 +130,12 @@ def mean_loss(row: Row) -> float:
 
 
 def best_rate(rows: Sequence[Row], contender: Contender) -> float:
-    """What did best in the sweep."""
-    tried = swept(rows)[contender.name]
+    """What did best in the sweep; ablations take the hybrid's."""
+    tried = swept(rows)[contender.name if contender in ARCHITECTURES else "hybrid"]
     return min(tried, key=lambda rate: tried[rate])
 
 
-def sweep(chosen: Sequence[Contender]) -> list[Case]:
+def swept_cases(chosen: Sequence[Contender]) -> list[Case]:
     """A run for each rate of each of them."""
     return [
         Case(experiment="rates", contender=c, equal="tokens", seed=SWEEP, rate=rate)
