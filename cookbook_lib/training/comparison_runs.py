@@ -51,8 +51,7 @@ def train_compare(
         seeds: runs of each model; 0 for the sweep alone
         first: the first seed
         only: names of models, all if not given
-        sweep: names of models whose learning rate is swept before; if not given, the architectures
-            that the runs need: ablations go by the rate of the hybrid
+        sweep: names of ablations whose learning rate is swept too; they go by the hybrid's anyway
         steps: of a run of the hybrid
         corpus: folder in which the corpus of this Python is made, or lies
         threads: that PyTorch may use
@@ -62,7 +61,7 @@ def train_compare(
             raise ValueError(f"{name} is {value}, expected at least {least}")
     chosen = named("only", only or list(CONTENDERS))
     needed = [c if c in ARCHITECTURES else CONTENDERS["hybrid"] for c in chosen]
-    tried = named("sweep", sweep) if sweep else list(dict.fromkeys(needed))
+    tried = list(dict.fromkeys((*needed, *named("sweep", sweep or []))))
     torch.set_num_threads(threads)
     scale = replace(Scale(), steps=steps)
     rows = [row for row in results.ready(out) if row.get("scale") == asdict(scale)]

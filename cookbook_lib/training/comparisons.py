@@ -38,11 +38,11 @@ class Scale:
     """
 
     steps: int = 160
-    batch: int = 4
+    batch: int = 8
     warmup: float = 0.1  # part of the run
     every: int = 40
-    seen: int = 16
-    asked: int = 64
+    seen: int = 32
+    asked: int = 128
 
     @property
     def step_tokens(self) -> int:

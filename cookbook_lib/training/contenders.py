@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from cookbook_lib.blocks.models import LanguageModel, Options, Residual, Zamba2
 from cookbook_lib.blocks.rope import RoPE
@@ -108,8 +108,15 @@ class Contender:
         return flops_per_token(self.spec, LENGTH)
 
     def make(self) -> LanguageModel:
-        """With fresh random weights."""
-        return self.wiring(self.spec, Options(rope=RoPE(), activation="gelu"))
+        """With fresh random weights.
+
+        The table starts at 1 / sqrt(d_model). GPT-2's 0.02 is that of a model 2500 wide; in one 64
+        wide the first blocks would write over the tokens, and the rate would have to dig them out.
+        """
+        model = self.wiring(self.spec, Options(rope=RoPE(), activation="gelu"))
+        (name, table), *_ = self.spec.before
+        nn.init.normal_(model.get_submodule(name).weight, std=table.d_model**-0.5)
+        return model
 
 
 def width(spec: Model) -> int | None:
@@ -118,7 +125,7 @@ def width(spec: Model) -> int | None:
     return found.pop() if found else None
 
 
-LENGTH = 256  # tokens of a sequence
+LENGTH = 128  # tokens of a sequence
 ARCHITECTURES = (
     Contender("hybrid", hybrid()),
     Contender("transformer", transformer, Residual),
