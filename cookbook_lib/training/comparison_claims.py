@@ -66,3 +66,41 @@ def architecture_claims(rows: Sequence[Row]) -> list[Claim]:
         ):
             claims.append(Claim(f"At equal {equal} {text}", STUDY, [c.better(a, b, equal)]))
     return claims
+
+
+def ablation_claims(rows: Sequence[Row]) -> list[Claim]:
+    """The hybrid with one of its ideas changed, at equal tokens."""
+    c = Compared(rows)
+    few, shares = "attention in 1 of 6", ("hybrid", "attention in 1 of 2", "attention in all")
+    return [
+        Claim(
+            "Some attention beats none",
+            STUDY,
+            [c.better(name, "Mamba-2") for name in (few, "hybrid")],
+        ),
+        Claim(
+            "A little is enough: more of it gains little",
+            f"{STUDY}: 7% of the layers",
+            [c.little(few, more) for more in shares],
+        ),
+        Claim(
+            "One block used twice beats two of half the width",
+            "arXiv:2405.16712, abstract",
+            [c.better("hybrid", "two blocks, half as wide")],
+        ),
+        Claim(
+            "Two whole blocks gain little over one used twice, at equal FLOPs",
+            "the same",
+            [c.little("hybrid", "two blocks")],
+        ),
+        Claim(
+            "The embeddings beside the stream beat a wider MLP",
+            "the choice of arXiv:2405.16712",
+            [c.better("hybrid", "no concatenation")],
+        ),
+        Claim(
+            "A LoRA for each use beats a wider MLP",
+            "the choice of arXiv:2411.15242",
+            [c.better("hybrid", "no LoRA")],
+        ),
+    ]
