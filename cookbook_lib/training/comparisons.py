@@ -23,7 +23,7 @@ from cookbook_lib.training.loop import Options, Run
 from cookbook_lib.training.phases import Phase, Plan
 from cookbook_lib.training.sampling import Sampler
 
-RATES = (3e-3, 6e-3, 1.2e-2, 2.4e-2, 4.8e-2)
+RATES = (3e-3, 6e-3, 1.2e-2, 2.4e-2, 4.8e-2, 9.6e-2)
 SWEEP = 1000  # the seed of the sweep, which nothing else uses
 SOURCES = ("prose", "code")
 Row = dict[str, Any]
