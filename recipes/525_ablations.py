@@ -145,9 +145,7 @@ for source in ("prose", "code"):
 ax.axhline(0, color=plots.INK, lw=0.8)
 ax.set(xlabel="layers that ask attention (%)", ylabel="loss minus the hybrid's (nats)")
 ax.legend()
-plots.show(
-    fig, "Paired differences of held-out loss against the share of layers that ask"
-)
+plots.show(fig, "Paired differences of held-out loss against the share of layers that ask")
 verdict(0, 1)
 
 # %%
@@ -171,7 +169,7 @@ table(
 
 # %%
 fig, ax = plt.subplots(figsize=(5.8, 2.0))
-bars(ax, [("hybrid", "two blocks, half as wide"), ("hybrid", "two blocks")])
+bars(ax, [("hybrid", "two half blocks"), ("hybrid", "two blocks")])
 plots.show(fig, "One shared block against two of half the width, and against two whole ones")
 verdict(2, 3)
 

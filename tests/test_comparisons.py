@@ -87,7 +87,7 @@ def test_ablations_change_what_they_name():
     attention = {name for name in whole.weights() if "self_attn" in name}
     own = {name for name in spec["two blocks"].weights() if "self_attn" in name}
     assert len(own) == 2 * len(attention)
-    assert {a.n_heads for a in kinds("two blocks, half as wide", specs.Attention)} == {2}
+    assert {a.n_heads for a in kinds("two half blocks", specs.Attention)} == {2}
     assert {a.d_x for a in kinds("no concatenation", specs.Attention)} == {64}
     assert {a.d_x for a in kinds("hybrid", specs.Attention)} == {128}
     assert kinds("hybrid", specs.LoRA) and not kinds("no LoRA", specs.LoRA)

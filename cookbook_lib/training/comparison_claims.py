@@ -86,7 +86,7 @@ def ablation_claims(rows: Sequence[Row]) -> list[Claim]:
         Claim(
             "One block used twice beats two of half the width",
             "arXiv:2405.16712, abstract",
-            [c.better("hybrid", "two blocks, half as wide")],
+            [c.better("hybrid", "two half blocks")],
         ),
         Claim(
             "Two whole blocks gain little over one used twice, at equal FLOPs",

@@ -77,7 +77,7 @@ def without_concatenation(d_ff: int) -> Model:
     return changed(spec, narrow)
 
 
-def two_of_half_the_heads(d_ff: int) -> Model:
+def two_half_blocks(d_ff: int) -> Model:
     def halved(block: Block) -> Block:
         half = isinstance(block, specs.Attention) and block.n_heads // 2
         return block.but(n_heads=half, n_kv_heads=half) if half else block
@@ -136,7 +136,7 @@ ABLATIONS = (
     Contender("attention in 1 of 2", hybrid("mhmhmh")),
     Contender("attention in all", hybrid("hhhhhh")),
     Contender("two blocks", hybrid(blocks=2), level=False),
-    Contender("two blocks, half as wide", two_of_half_the_heads),
+    Contender("two half blocks", two_half_blocks),
     Contender("no concatenation", without_concatenation, FromStream),
     Contender("no LoRA", hybrid(lora=False)),
 )
