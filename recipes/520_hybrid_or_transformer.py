@@ -34,7 +34,7 @@ from cookbook_lib import plots, results
 from cookbook_lib.data.python_corpus import python_corpus
 from cookbook_lib.measuring import Ratio, judged
 from cookbook_lib.plots import table
-from cookbook_lib.training.comparison_claims import Compared, architecture_claims
+from cookbook_lib.training.comparison_claims import architecture_claims, architectures
 from cookbook_lib.training.comparisons import RATES, Case, Scale, swept
 from cookbook_lib.training.contenders import ARCHITECTURES, CLOSE, CONTENDERS, VOCAB, width
 
@@ -169,11 +169,10 @@ print({name: f"{rate:g}" for name, rate in best.items()})
 # ## Look: loss curves
 
 # %%
-found = Compared(rows)
+found = architectures(rows)
 first = next(row for row in rows if row["experiment"] == "architectures")
-done = {row["commit"] for row in rows}
-print(f"{len(found.seeds)} seeds; one thread of {first['device']}, torch", end=" ")
-print(f"{first['versions']['torch']}, {first['date'][:10]}, commits {', '.join(sorted(done))}")
+print(f"{len(found.seeds)} seeds, one thread of {first['device']}")
+print(f"torch {first['versions']['torch']}, {first['date'][:10]}")
 assert len(found.seeds) >= 4
 
 
@@ -231,7 +230,7 @@ table(
 )
 
 # %%
-said = architecture_claims(rows)
+said = architecture_claims(found)
 parts = [claim.parts[0] for claim in said]
 fig, ax = plt.subplots(figsize=(5.8, 2.9))
 for i, part in enumerate(parts):
@@ -248,10 +247,10 @@ plots.show(fig, "Paired differences of held-out losses with their 95% intervals"
 table(
     [
         {
+            "here": claim.verdict,
             "claim": claim.text,
             "difference": f"{claim.parts[0].difference.mean:+.3f}",
             "95%": "{1:+.3f} to {2:+.3f}".format(*claim.parts[0].difference),
-            "here": claim.verdict,
         }
         for claim in said
     ]

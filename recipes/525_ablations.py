@@ -33,7 +33,7 @@ from cookbook_lib import plots, results
 from cookbook_lib.calculators import specs
 from cookbook_lib.data.python_corpus import python_corpus
 from cookbook_lib.plots import table
-from cookbook_lib.training.comparison_claims import Compared, ablation_claims
+from cookbook_lib.training.comparison_claims import ablation_claims, ablations
 from cookbook_lib.training.comparisons import Case, Scale, best_rate
 from cookbook_lib.training.contenders import ABLATIONS, CLOSE, CONTENDERS, VOCAB, width
 
@@ -92,11 +92,11 @@ plots.show(fig, "The first steps of three models with more and more attention: a
 # variant that fails by little may only want another rate.
 
 # %%
-found = Compared(rows)
+found = ablations(rows)
 print(f"{len(found.seeds)} seeds; less than {found.margin:.3f} nats counts as little:")
 print("a hundredth of the hybrid's loss")
 assert len(found.seeds) >= 4
-said = ablation_claims(rows)
+said = ablation_claims(found)
 
 
 def bars(ax, pairs):
@@ -192,7 +192,7 @@ verdict(4, 5)
 # %%
 table(
     [
-        {"claim": claim.text, "said by": claim.source, "here": claim.verdict, "pairs": d.n}
+        {"here": claim.verdict, "claim": claim.text, "said by": claim.source, "pairs": d.n}
         for claim in said
         for d in [claim.parts[0].difference]
     ]

@@ -15,7 +15,13 @@ from cookbook_lib.cli import main
 from cookbook_lib.data import python_corpus as corpora
 from cookbook_lib.results import committed, read
 from cookbook_lib.training import comparison_runs as runs
-from cookbook_lib.training.comparison_claims import LITTLE, ablation_claims, architecture_claims
+from cookbook_lib.training.comparison_claims import (
+    LITTLE,
+    ablation_claims,
+    ablations,
+    architecture_claims,
+    architectures,
+)
 from cookbook_lib.training.comparisons import Case, Scale, best_rate, compared, swept_cases, trained
 from cookbook_lib.training.contenders import (
     ABLATIONS,
@@ -196,17 +202,18 @@ def test_claims_say_what_the_rows_say():
             ("no LoRA", "tokens"): 3.9,
         }
     )
-    said = architecture_claims(rows)
+    said = architecture_claims(architectures(rows))
     assert [claim.verdict for claim in said] == [HOLDS, HOLDS, HOLDS, FAILS, UNSEEN, FAILS]
     assert said[0].parts[0].difference.mean == pytest.approx(-0.2)
-    said = ablation_claims(rows)
+    said = ablation_claims(ablations(rows))
     assert [claim.verdict for claim in said] == [HOLDS, HOLDS, UNSEEN, FAILS, UNSEEN, FAILS]
 
 
 def test_seeds_without_all_runs_do_not_count():
     rows = invented({})
     cut = [row for row in rows if (row["model"], row["seed"]) != ("no LoRA", 1)]
-    assert {p.difference.n for claim in ablation_claims(cut) for p in claim.parts} == {2}
+    assert ablations(cut).seeds == [0, 2] and architectures(cut).seeds == [0, 1, 2]
+    assert {p.difference.n for claim in ablation_claims(ablations(cut)) for p in claim.parts} == {2}
 
 
 def test_the_best_rate_is_that_of_the_sweep_and_the_ablations_take_the_hybrids():

@@ -11,6 +11,7 @@ from statistics import mean
 
 from cookbook_lib.training.claims import Claim, Part
 from cookbook_lib.training.comparisons import Row, mean_loss
+from cookbook_lib.training.contenders import ABLATIONS
 from cookbook_lib.training.paired import Difference, paired
 
 LITTLE = 0.01  # of the hybrid's loss: a gain of less counts as little
@@ -21,8 +22,7 @@ class Compared:
     """Runs by model, what was equal, and seed; only seeds that have all runs count."""
 
     def __init__(self, rows: Sequence[Row]):
-        mine = [row for row in rows if row["experiment"] != "rates"]
-        self.found = {(row["model"], row["equal"], row["seed"]): row for row in mine}
+        self.found = {(row["model"], row["equal"], row["seed"]): row for row in rows}
         names = {(model, equal) for model, equal, _ in self.found}
         seeds = sorted({seed for _, _, seed in self.found})
         self.seeds = [s for s in seeds if all((*name, s) in self.found for name in names)]
@@ -54,9 +54,20 @@ class Compared:
         return LITTLE * mean(self.losses("hybrid"))
 
 
-def architecture_claims(rows: Sequence[Row]) -> list[Claim]:
+def architectures(rows: Sequence[Row]) -> Compared:
+    """The runs of the hybrid, a transformer and Mamba-2."""
+    return Compared([row for row in rows if row["experiment"] == "architectures"])
+
+
+def ablations(rows: Sequence[Row]) -> Compared:
+    """The runs of the hybrid and its variants, Mamba-2 among them: it asks no attention."""
+    names = {"hybrid", "Mamba-2", *(c.name for c in ABLATIONS)}
+    mine = [r for r in rows if r["experiment"] != "rates" and r["equal"] == "tokens"]
+    return Compared([row for row in mine if row["model"] in names])
+
+
+def architecture_claims(c: Compared) -> list[Claim]:
     """The hybrid, a transformer and Mamba-2, at equal parameters."""
-    c = Compared(rows)
     claims = []
     for equal in ("tokens", "FLOPs"):
         for text, a, b in (
@@ -68,9 +79,8 @@ def architecture_claims(rows: Sequence[Row]) -> list[Claim]:
     return claims
 
 
-def ablation_claims(rows: Sequence[Row]) -> list[Claim]:
+def ablation_claims(c: Compared) -> list[Claim]:
     """The hybrid with one of its ideas changed, at equal tokens."""
-    c = Compared(rows)
     few, shares = "attention in 1 of 6", ("hybrid", "attention in 1 of 2", "attention in all")
     return [
         Claim(
