@@ -65,6 +65,10 @@ def hybrid():
     return Residual(spec, Blocks(rope=RoPE()))
 
 
+def short():
+    return Residual(tiny("m-", VOCAB, d_model=32, d_state=8), Blocks(rope=RoPE()))
+
+
 def shared():
     return Zamba2(zamba2(VOCAB), Blocks(rope=RoPE(), activation="gelu"))
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from looped import hybrid, losses, run, shared
+from looped import hybrid, losses, run, shared, short
 
 from cookbook_lib.training import checkpoints
 from cookbook_lib.training.ranks import joined, started
@@ -17,21 +17,23 @@ from cookbook_lib.training.session import Session, train
 CASES = {
     "hybrid": {"make": hybrid, "clip": 0.5},
     "shared": {"make": shared, "clip": 0.5, "micro_batch": 1},
+    "compiled": {"make": short, "clip": 0.5, "compile": True},
     "muon": {"make": shared, "clip": 0.5, "optimizer": "muon"},
 }
+RUNS = [(name, how) for name in CASES for how in ("split", "copies")]
+RUNS.remove(("compiled", "copies"))  # it takes its time, and what is split is harder
 
 
 def rows(folder: Path) -> dict:
     torch.set_num_threads(1)
     found = {}
     with started("cpu") as split:
-        copies = joined(split.device, shards=1)
-        for name, options in CASES.items():
-            for how, ranks in {"split": split, "copies": copies}.items():
-                r = run(4, ranks=ranks, **options)
-                found[f"{name} {how}"] = [
-                    [row["loss"], row["norm"]] for row in (r.advance() for _ in range(4))
-                ]
+        ways = {"split": split, "copies": joined(split.device, shards=1)}
+        for name, how in RUNS:
+            r = run(4, ranks=ways[how], **CASES[name])
+            found[f"{name} {how}"] = [
+                [row["loss"], row["norm"]] for row in (r.advance() for _ in range(4))
+            ]
         r = run(6, make=shared, ranks=split)
         one = folder / "by-one/checkpoints/step-3"
         checkpoints.load(one, state := r.state(), split)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from looped import losses, one_thread, run, shared  # noqa: F401
-from ranked_runs import CASES
+from ranked_runs import CASES, RUNS
 
 from cookbook_lib.training import checkpoints
 from cookbook_lib.training.ranks import Ranks, joined, started
@@ -33,7 +33,7 @@ def two(tmp_path_factory, one_thread):  # noqa: F811
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, json.loads((folder / "rows.json").read_text())
@@ -45,10 +45,9 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{HERE.parent}", "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("how", ["split", "copies"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name, how", RUNS)
 def test_two_ranks_have_the_losses_and_norms_of_one(two, name, how):
-    r = run(4, **CASES[name])
+    r = run(4, **CASES[name] | {"compile": False})
     one = [r.advance() for _ in range(4)]
     for row, (loss, norm) in zip(one, two[1][f"{name} {how}"], strict=True):
         assert loss == pytest.approx(row["loss"], rel=2e-4)
@@ -80,3 +79,28 @@ def test_ranks_that_cannot_be_are_named(monkeypatch):
         run(batch=3, ranks=Ranks(size=2))
     with pytest.raises(ValueError, match="device is tpu"), started("tpu"):
         pass
+
+
+LEAVES = """
+import gc, os, sys
+from pathlib import Path
+from cookbook_lib.commands.train import train_run
+
+train_run(Path(sys.argv[1]), "m", 32, vocab=300, length=32, batch=2, tokens=64, device="cpu")
+gc.collect()
+names = [Path(f"/proc/self/task/{task}/comm").read_text() for task in os.listdir("/proc/self/task")]
+Path(sys.argv[2] + os.environ["RANK"]).write_text("".join(names))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed on Linux")
+def test_no_thread_of_a_process_group_is_left_when_python_ends(tmp_path):
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    places = [tmp_path / name for name in ("leaves.py", "run", "left")]
+    done = subprocess.run(
+        [*torchrun, *map(str, places)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    left = [(tmp_path / f"left{rank}").read_text() for rank in (0, 1)]
+    assert all("python" in names and "gloo" not in names for names in left), left

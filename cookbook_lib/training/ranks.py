@@ -5,6 +5,8 @@ is one of several replicas: all ranks share by default, `shards=1` is plain data
 lies between is hybrid. One code path, as a weight that nobody splits is a shard of one part.
 """
 
+import atexit
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,11 +78,26 @@ def started(device: str | None = None, shards: int | None = None) -> Iterator[Ra
     began = size > 1 and not dist.is_initialized()
     if began:
         dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=WAIT)
+    ranks = Ranks(local or torch.device(kind))
     try:
-        yield joined(local or torch.device(kind), shards)
+        ranks = joined(ranks.device, shards)
+        yield ranks
     finally:
         if began:
-            dist.destroy_process_group()
+            ended(ranks)
+
+
+def ended(ranks: Ranks) -> None:
+    """Let go of the process groups, their threads included, before Python ends.
+
+    A thread of gloo that drops a tensor while Python ends aborts the process
+    (https://github.com/pytorch/pytorch/pull/179291). A mesh keeps its groups, and so their threads,
+    as long as anything keeps the mesh, as PyTorch's caches do; a split model goes in cycles.
+    """
+    if ranks.mesh is not None:
+        ranks.mesh._pg_registry.clear()  # no public way: `destroy_process_group` leaves it
+    dist.destroy_process_group()
+    atexit.register(gc.collect)
 
 
 def joined(device: torch.device, shards: int | None = None) -> Ranks:
