@@ -200,7 +200,7 @@ table(
 
 # %% [markdown]
 # A claim with several parts holds if all of them hold, and fails if one fails. What two uses of a
-# block can show of sharing and of LoRA is little: in Zamba2-7B a block is used many times, and
+# block can show of sharing and of LoRA is little: in Zamba2-7B a block is used several times, and
 # there is more for its uses to differ in. A verdict of *cannot be seen* is about these models, this
 # text and this many seeds.
 #
