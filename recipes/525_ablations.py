@@ -89,7 +89,7 @@ plots.show(fig, "The first steps of three models with more and more attention: a
 #
 # They are those of [the chapter before](520_hybrid_or_transformer.py), from the same command and
 # seeds. Every variant goes by the rate that suits the whole hybrid. That favours the whole: a
-# variant that fails by little may only want another rate.
+# variant that begins unsteadily at this rate, or fails by little, may only want another.
 
 # %%
 found = ablations(rows)
