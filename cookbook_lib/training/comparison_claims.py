@@ -6,12 +6,12 @@ holds if the interval is above minus a hundredth of the hybrid's loss, and fails
 that. Otherwise it cannot be seen at this scale, with so many seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import mean
 
 from cookbook_lib.training.claims import Claim, Part
 from cookbook_lib.training.comparisons import Row, mean_loss
-from cookbook_lib.training.contenders import ABLATIONS
+from cookbook_lib.training.contenders import ARCHITECTURES, CONTENDERS
 from cookbook_lib.training.paired import Difference, paired
 
 LITTLE = 0.01  # of the hybrid's loss: a gain of less counts as little
@@ -19,13 +19,14 @@ STUDY = "arXiv:2406.07887, abstract"
 
 
 class Compared:
-    """Runs by model, what was equal, and seed; only seeds that have all runs count."""
+    """Runs by model, what was equal, and seed; only seeds that have all of `needed` count."""
 
-    def __init__(self, rows: Sequence[Row]):
-        self.found = {(row["model"], row["equal"], row["seed"]): row for row in rows}
-        names = {(model, equal) for model, equal, _ in self.found}
+    def __init__(self, rows: Sequence[Row], needed: Collection[tuple[str, str]]):
+        """needed: model, and what is equal."""
+        mine = [row for row in rows if row["experiment"] != "rates"]
+        self.found = {(row["model"], row["equal"], row["seed"]): row for row in mine}
         seeds = sorted({seed for _, _, seed in self.found})
-        self.seeds = [s for s in seeds if all((*name, s) in self.found for name in names)]
+        self.seeds = [s for s in seeds if all((*run, s) in self.found for run in needed)]
 
     def rows(self, model: str, equal: str = "tokens") -> list[Row]:
         """Of each seed; the hybrid is the measure of both kinds of equality."""
@@ -55,15 +56,15 @@ class Compared:
 
 
 def architectures(rows: Sequence[Row]) -> Compared:
-    """The runs of the hybrid, a transformer and Mamba-2."""
-    return Compared([row for row in rows if row["experiment"] == "architectures"])
+    """The hybrid, a transformer and Mamba-2, at equal tokens and at equal FLOPs."""
+    names = [c.name for c in ARCHITECTURES]
+    needed = {(name, equal) for name in names for equal in ("tokens", "FLOPs")}
+    return Compared(rows, needed - {("hybrid", "FLOPs")})
 
 
 def ablations(rows: Sequence[Row]) -> Compared:
-    """The runs of the hybrid and its variants, Mamba-2 among them: it asks no attention."""
-    names = {"hybrid", "Mamba-2", *(c.name for c in ABLATIONS)}
-    mine = [r for r in rows if r["experiment"] != "rates" and r["equal"] == "tokens"]
-    return Compared([row for row in mine if row["model"] in names])
+    """The hybrid and its variants, Mamba-2 among them: it asks no attention."""
+    return Compared(rows, {(name, "tokens") for name in CONTENDERS if name != "transformer"})
 
 
 def architecture_claims(c: Compared) -> list[Claim]:
