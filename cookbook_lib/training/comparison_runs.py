@@ -51,7 +51,7 @@ def train_compare(
         seeds: runs of each model; 0 for the sweep alone
         first: the first seed
         only: names of models, all if not given
-        sweep: names of ablations whose learning rate is swept too; they go by the hybrid's anyway
+        sweep: names of ablations that get a learning rate of their own, not the hybrid's
         steps: of a run of the hybrid
         corpus: folder in which the corpus of this Python is made, or lies
         threads: that PyTorch may use

@@ -1,7 +1,8 @@
 """Architectures of one size in training: which runs compare them, and what a run tells.
 
 Runs of one seed read the same sequences in the same order. Before them the learning rate is swept,
-from another seed, for each architecture by itself; the ablations take the hybrid's.
+from another seed, for each architecture by itself; ablations take the hybrid's
+or, if asked for, their own.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from cookbook_lib.training.phases import Phase, Plan
 from cookbook_lib.training.sampling import Sampler
 
 RATES = (3e-3, 6e-3, 1.2e-2, 2.4e-2, 4.8e-2, 9.6e-2)
+LOWER = RATES[1:-1]  # of ablations, which bear the hybrid's rate or less
 SWEEP = 1000  # the seed of the sweep, which nothing else uses
 SOURCES = ("prose", "code")
 Row = dict[str, Any]
@@ -130,8 +132,10 @@ def mean_loss(row: Row) -> float:
 
 
 def best_rate(rows: Sequence[Row], contender: Contender) -> float:
-    """What did best in the sweep; ablations take the hybrid's."""
-    tried = swept(rows)[contender.name if contender in ARCHITECTURES else "hybrid"]
+    """What did best in its sweep; an ablation that was not swept takes the hybrid's."""
+    found = swept(rows)
+    tried = found[contender.name] if contender in ARCHITECTURES else found["hybrid"]
+    tried = found.get(contender.name, tried)
     return min(tried, key=lambda rate: tried[rate])
 
 
@@ -140,7 +144,7 @@ def swept_cases(chosen: Sequence[Contender]) -> list[Case]:
     return [
         Case(experiment="rates", contender=c, equal="tokens", seed=SWEEP, rate=rate)
         for c in chosen
-        for rate in RATES
+        for rate in (RATES if c in ARCHITECTURES else LOWER)
     ]
 
 
