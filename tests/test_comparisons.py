@@ -212,6 +212,8 @@ def test_claims_say_what_the_rows_say():
 def test_seeds_without_all_runs_do_not_count():
     rows = invented({})
     cut = [row for row in rows if (row["model"], row["seed"]) != ("no LoRA", 1)]
+    none = [row for row in rows if row["model"] != "no LoRA"]
+    assert len(ablation_claims(ablations(none))) == len(ablation_claims(ablations(rows))) - 1
     assert ablations(cut).seeds == [0, 2] and architectures(cut).seeds == [0, 1, 2]
     assert {p.difference.n for claim in ablation_claims(ablations(cut)) for p in claim.parts} == {2}
 
@@ -222,6 +224,8 @@ def test_the_best_rate_is_that_of_the_sweep_and_the_ablations_take_the_hybrids()
     apart = [r | lower if (r["model"], r["rate"]) == ("hybrid", 0.3) else r for r in RATED]
     assert best_rate(apart, CONTENDERS["no LoRA"]) == 0.3
     assert best_rate(apart, CONTENDERS["transformer"]) == 0.2
+    own = [{"experiment": "rates", "model": "no LoRA", "rate": 0.1, "prose": 0.0, "code": 0.0}]
+    assert best_rate([*apart, *own], CONTENDERS["no LoRA"]) == 0.1
     assert {c.seed for c in swept_cases(ARCHITECTURES)} == {1000}
 
 

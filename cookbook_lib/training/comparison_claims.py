@@ -11,7 +11,7 @@ from statistics import mean
 
 from cookbook_lib.training.claims import Claim, Part
 from cookbook_lib.training.comparisons import Row, mean_loss
-from cookbook_lib.training.contenders import ARCHITECTURES, CONTENDERS
+from cookbook_lib.training.contenders import ARCHITECTURES
 from cookbook_lib.training.paired import Difference, paired
 
 LITTLE = 0.01  # of the hybrid's loss: a gain of less counts as little
@@ -25,8 +25,12 @@ class Compared:
         """needed: model, and what is equal."""
         mine = [row for row in rows if row["experiment"] != "rates"]
         self.found = {(row["model"], row["equal"], row["seed"]): row for row in mine}
+        self.needed = needed
         seeds = sorted({seed for _, _, seed in self.found})
         self.seeds = [s for s in seeds if all((*run, s) in self.found for run in needed)]
+
+    def has(self, model: str) -> bool:
+        return (model, "tokens") in self.needed
 
     def rows(self, model: str, equal: str = "tokens") -> list[Row]:
         """Of each seed; the hybrid is the measure of both kinds of equality."""
@@ -63,8 +67,10 @@ def architectures(rows: Sequence[Row]) -> Compared:
 
 
 def ablations(rows: Sequence[Row]) -> Compared:
-    """The hybrid and its variants, Mamba-2 among them: it asks no attention."""
-    return Compared(rows, {(name, "tokens") for name in CONTENDERS if name != "transformer"})
+    """The hybrid and those of its variants that the rows have runs of. Mamba-2 is one of them: it
+    asks no attention."""
+    there = {row["model"] for row in rows if row["experiment"] == "ablations"}
+    return Compared(rows, {(name, "tokens") for name in ("hybrid", "Mamba-2", *there)})
 
 
 def architecture_claims(c: Compared) -> list[Claim]:
@@ -81,37 +87,48 @@ def architecture_claims(c: Compared) -> list[Claim]:
 
 
 def ablation_claims(c: Compared) -> list[Claim]:
-    """The hybrid with one of its ideas changed, at equal tokens."""
+    """The hybrid with one of its ideas changed, at equal tokens; of variants that have runs."""
     few, shares = "attention in 1 of 6", ("hybrid", "attention in 1 of 2", "attention in all")
-    return [
-        Claim(
+    said = [
+        (
             "Some attention beats none",
             STUDY,
-            [c.better(name, "Mamba-2") for name in (few, "hybrid")],
+            c.better,
+            [(few, "Mamba-2"), ("hybrid", "Mamba-2")],
         ),
-        Claim(
+        (
             "A little is enough: more of it gains little",
             f"{STUDY}: 7% of the layers",
-            [c.little(few, more) for more in shares],
+            c.little,
+            [(few, more) for more in shares],
         ),
-        Claim(
-            "One block used twice beats two of half the width",
+        (
+            "One block used twice beats two of half the size",
             "arXiv:2405.16712, abstract",
-            [c.better("hybrid", "two half blocks")],
+            c.better,
+            [("hybrid", "two half blocks")],
         ),
-        Claim(
+        (
             "Two whole blocks gain little over one used twice, at equal FLOPs",
             "the same",
-            [c.little("hybrid", "two blocks")],
+            c.little,
+            [("hybrid", "two blocks")],
         ),
-        Claim(
+        (
             "The embeddings beside the stream beat a wider MLP",
             "the choice of arXiv:2405.16712",
-            [c.better("hybrid", "no concatenation")],
+            c.better,
+            [("hybrid", "no concatenation")],
         ),
-        Claim(
+        (
             "A LoRA for each use beats a wider MLP",
             "the choice of arXiv:2411.15242",
-            [c.better("hybrid", "no LoRA")],
+            c.better,
+            [("hybrid", "no LoRA")],
         ),
     ]
+    claims = []
+    for text, source, part, pairs in said:
+        if parts := [part(a, b) for a, b in pairs if c.has(a) and c.has(b)]:
+            claims.append(Claim(text, source, parts))
+    return claims

@@ -1,8 +1,8 @@
 """Architectures of one size in training: which runs compare them, and what a run tells.
 
 Runs of one seed read the same sequences in the same order. Before them the learning rate is swept,
-from another seed, for each architecture by itself; ablations take the hybrid's
-or, if asked for, their own.
+from another seed, for each architecture by itself; an ablation takes the hybrid's or, if asked
+for, one of its own.
 """
 
 from collections.abc import Sequence
