@@ -1,7 +1,7 @@
 # The commands of the cookbook. Each one sets up what it needs in .venv; only Python 3.11+ is asked for.
 export NO_MKDOCS_2_WARNING = 1 # Material's notice about another program
 .DEFAULT_GOAL := help
-.PHONY: help site test lint recipes serve gpu clean
+.PHONY: help site book speed shots test lint recipes serve gpu clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -27,6 +27,15 @@ lint: $(READY) ## Check the style of all code
 
 recipes: $(READY) ## Execute each recipe that changed, once; keep the notebooks in build/recipes/
 	$(BIN)/python -m pytest --nbmake -v recipes
+
+book: site ## Print the site's chapters as build/book.pdf, with Chromium
+	$(BIN)/python -m cookbook_lib.publishing.book
+
+speed: site ## Measure how soon each page shows something, in Chromium
+	$(BIN)/python -m cookbook_lib.publishing.speed
+
+shots: site ## Take pictures of every page, in three widths and both schemes
+	$(BIN)/python -m cookbook_lib.publishing.shots
 
 serve: recipes $(PYODIDE) ## Show the site on this machine and rebuild it on changes
 	$(BIN)/python -m mkdocs serve

@@ -4,6 +4,12 @@ Standard library only. The repository's own results lie in `docs/data`, and reci
 """
 
 import json
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +57,49 @@ def append(path: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def agrees(row: Mapping[str, Any], case: Mapping[str, Any]) -> bool:
+    """Whether a row is one of this case: it holds all that the case says."""
+    return all(key in row and row[key] == value for key, value in case.items())
+
+
 def committed(name: str) -> list[dict[str, Any]]:
     """The rows of `docs/data/NAME.jsonl`."""
     return read(FOLDER / f"{name}.jsonl")
+
+
+def origin(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """Where and when a row was made: the system, versions of what is installed, commit, date."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "system": platform.platform(terse=True),
+        "versions": versions,
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def commit() -> str | None:
+    """The checkout's commit, "-dirty" if it was changed since; None where there is no checkout.
+
+    Rows that were added to docs/data are no change: what is measured is not in them.
+    """
+    changed = ("status", "--porcelain", "--untracked-files=no", ":/", ":(exclude,top)docs/data")
+    try:
+        found, dirty = (git(*ask) for ask in (("rev-parse", "--short=12", "HEAD"), changed))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found + "-dirty" * bool(dirty)
+
+
+def git(*ask: str) -> str:
+    """What git answers about the checkout that holds this file."""
+    here, most = Path(__file__).parent, 10  # seconds
+    run = ["git", *ask]
+    done = subprocess.run(run, cwd=here, capture_output=True, text=True, timeout=most, check=True)
+    return done.stdout.strip()

@@ -16,6 +16,7 @@
 # **Goal.** Route tokens to experts, count what is stored and what is run, and see why balance is
 # the hard part, with BlackMamba's routing as the example.
 # **Needs** a CPU and a few seconds.
+# Builds on [chapter 110](110_dense_transformers.py).
 #
 # A mixture of experts replaces one MLP by many. A small router looks at each token and picks one or
 # two of them. The model stores all experts and computes only those that were picked. BlackMamba

@@ -16,6 +16,7 @@
 # **Goal.** Train attention, Mamba-2 and a hybrid of equal size on tasks that need memory, and see
 # for yourself what each is good for; then take Zamba2 apart and see what each of its ideas adds.
 # **Needs** a CPU and about two minutes, in which ten tiny models are trained.
+# Builds on [chapter 140](140_hybrids.py).
 #
 # The tasks are small and clean, so that there is one thing to see. In **recall** the model reads
 # pairs of keys and values, then every key again in another order, and must say its value. In

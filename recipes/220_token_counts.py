@@ -246,17 +246,13 @@ with_ends.post_processor = TemplateProcessing(
     single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", end)]
 )
 short = ["yes", "no", "maybe"]
-table(
-    {
-        "texts": name,
-        "by encode": (n := sum(len(with_ends.encode(t).ids) for t in texts)),
-        "in the text": (
-            m := sum(len(with_ends.encode(t, add_special_tokens=False).ids) for t in texts)
-        ),
-        "too many": f"{(n - m) / m:.2%}",
-    }
-    for name, texts in {"modules": code, "answers": short}.items()
-)
+rows = []
+for name, texts in {"modules": code, "answers": short}.items():
+    n = sum(len(with_ends.encode(t).ids) for t in texts)
+    m = sum(len(with_ends.encode(t, add_special_tokens=False).ids) for t in texts)
+    assert n - m == len(texts), "one token for each document"
+    rows.append({"texts": name, "by encode": n, "in the text": m, "too many": f"{(n - m) / m:.2%}"})
+table(rows)
 
 # %% [markdown] tags=["answer"]
 # `encode` adds what the tokenizer's post-processor adds, here one token a document: nothing for

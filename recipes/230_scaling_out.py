@@ -171,22 +171,26 @@ if there:
 # A time is what is paid once, plus bytes over the rate of all cores. Two sizes give both numbers:
 #
 # $$T(n) = T_0 + \frac{n}{r\,c}$$
+#
+# Where the larger size took no longer than the smaller one, something else was at work on the
+# machine. Then the table says so, and the rate is that of the larger run with its start in it.
 
 # %%
 at = {"here": here} | ({"cluster": far} if there else {})
-fits = {
-    (name, place): fitted(
-        *((sizes[size], result[name][1][size]) for size in ("small", "large")), cores=CORES
-    )
-    for name in WORK
-    for place, result in at.items()
-}
+fits, noisy = {}, []
+for name in WORK:
+    for place, result in at.items():
+        small, large = ((sizes[size], result[name][1][size]) for size in ("small", "large"))
+        if large[1] <= small[1]:  # ten times the work in no more time is noise
+            noisy.append(f"{name}, {place}")
+            small = (0, 0.0)
+        fits[name, place] = fitted(small, large, cores=CORES)
 table(
     {
         "work": name,
         "place": place,
         "large (s)": f"{at[place][name][1]['large']:.2f}",
-        "once (s)": f"{fit.start:.2f}",
+        "once (s)": "too noisy" if f"{name}, {place}" in noisy else f"{fit.start:.2f}",
         "MB/s a core": f"{fit.rate / 1e6:.1f}",
     }
     for (name, place), fit in fits.items()
@@ -313,7 +317,7 @@ steps = {
     "filters and signatures": text / rate / (NODES * NODE),
     "bands, 4 a node": sorted_in(band, tried, DOCUMENTS) * plan.bands / (4 * NODES),
     "merging, 5 rounds": 5 * sorted_in(merge, tried, DOCUMENTS),
-    "who stays, one process": sorted_in(head, tried, DOCUMENTS),
+    "labels, one process": sorted_in(head, tried, DOCUMENTS),
 }
 hours = {name: s / 3600 for name, s in steps.items()}
 table(
@@ -325,7 +329,7 @@ table(
 memory = 4 * each["a band"] * DOCUMENTS
 read = plan.bands * plan.signatures
 print(f"memory of a node with 4 bands: {memory / 1e12:.2f} TB")
-print(f"memory of the process that decides: {each['labels'] * DOCUMENTS / 1e12:.2f} TB")
+print(f"memory of the process with all labels: {each['labels'] * DOCUMENTS / 1e12:.2f} TB")
 print(f"each band reads all signatures: {read / 1e12:.0f} TB from the disks")
 print(f"at 2 GB/s a node that is {read / (NODES * 2e9) / 3600:.1f} hours more")
 
@@ -344,14 +348,15 @@ published = [  # github.com/Zyphra/Zyda_processing, README: the search for dupli
 table({"": what, "published": theirs, "on paper": ours} for what, theirs, ours in published)
 
 # %%
-assert sum(hours.values()) < 48 and memory < 2e12  # of a node
+assert memory < 2e12  # of a node
+print("the plan takes", "less" if sum(hours.values()) < 48 else "more", "than what was published")
 
 # %% [markdown]
-# A plan that is so far below what was measured is a reason to distrust the plan. What it leaves
-# out is the disks first of all: every band reads all signatures again, and every text is read and
-# written once. Then the verification of pairs, which reads texts that lie far apart; and the one
-# process that decides who stays, which no number of nodes makes faster, and which also holds the
-# ids of all documents in clusters.
+# A plan that is far below what was measured is a reason to distrust the plan. What it leaves out
+# is the disks first of all: every band reads all signatures again, and every text is read and
+# written once. Then the verification of pairs, which reads texts that lie far apart. Who stays is
+# decided by all workers, each of which has some of the clusters; but the labels are put together in
+# one process, which no number of nodes makes faster.
 #
 # ## Exercises
 #
@@ -363,6 +368,7 @@ one = Place(start=local.start, rate=local.rate, cores=NODE)
 two = Place(start=local.start + START, rate=local.rate, cores=2 * NODE)
 print(f"one node {one.seconds(20e9):.0f} s, two nodes {two.seconds(20e9):.0f} s")
 print(f"it saves {one.seconds(20e9) - two.seconds(20e9):.0f} s, and setting it up takes longer")
+assert two.seconds(20e9) > one.seconds(20e9) / 2, "a second node does not halve the start"
 
 # %% [markdown]
 # **2.** Zyda-2 has 8 bands of 16 instead of 32 bands of 4. What does that change in the plan?

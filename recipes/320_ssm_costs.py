@@ -15,6 +15,7 @@
 # **Goal.** Derive every parameter and every FLOP of a Mamba-1 and a Mamba-2 layer, check each one
 # against what PyTorch allocates and runs, and say what the scan, the chunk size and the state cost.
 # **Needs** a CPU and about ten seconds.
+# Builds on [chapter 310](310_cost_of_a_block.py).
 #
 # "How many FLOPs does a Mamba layer take?" is asked again and again, because the usual tools cannot
 # see inside its kernel ([state-spaces/mamba#110](https://github.com/state-spaces/mamba/issues/110),

@@ -15,6 +15,7 @@
 # **Goal.** Derive the parameters and FLOPs of attention, of the MLP and of a mixture of experts,
 # say when attention becomes the expensive part, what a training step costs, and where the rule
 # $6ND$ fails. **Needs** a CPU and about ten seconds.
+# Builds on [chapter 310](310_cost_of_a_block.py).
 #
 # Everything here is known, and still public calculators disagree by factors of two. They count
 # different things (causal or dense, logits or not) or forget one (a gate, the heads that keys

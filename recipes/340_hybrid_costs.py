@@ -17,6 +17,7 @@
 # token computes, and what a conversation keeps in memory; know where the rules of thumb for
 # transformers fail.
 # **Needs** a CPU and about fifteen seconds.
+# Builds on [chapter 320](320_ssm_costs.py) and [chapter 330](330_transformer_costs.py).
 #
 # Three rules of thumb are on everyone's slide: training takes $6ND$ FLOPs, a hybrid with attention
 # in every sixth layer has a KV cache six times smaller, and shared weights save memory. Each is

@@ -16,6 +16,7 @@
 # **Goal.** Say for any model and any context how far the rule $6ND$ is from the FLOPs of training,
 # which $N$ to put into it, and when attention makes the rule useless.
 # **Needs** a CPU and about ten seconds.
+# Builds on [chapter 330](330_transformer_costs.py).
 #
 # $6ND$: each of $N$ parameters multiplies and adds once for each of $D$ tokens, forward, and twice
 # as much backward. The rule is honest about what it leaves out: everything without a parameter.

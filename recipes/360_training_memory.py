@@ -16,6 +16,7 @@
 # **Goal.** Say where the bytes of a training step go, for a hybrid as well as for a transformer;
 # decide whether a model fits a number of GPUs, and what to change if it does not.
 # **Needs** a CPU and about fifteen seconds.
+# Builds on [chapter 340](340_hybrid_costs.py).
 #
 # Weights, gradients and optimizer states are a multiplication. Activations are not: what a layer
 # keeps for the backward pass depends on its kind and on the kernels that run it. The known formula

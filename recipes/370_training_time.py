@@ -16,6 +16,7 @@
 # **Goal.** Turn a model, a number of tokens and a cluster into a step time, days, GPU hours and
 # energy; name what a step waits for; say what each way of splitting a model puts on the wires.
 # **Needs** a CPU and about ten seconds.
+# Builds on [chapter 360](360_training_memory.py).
 #
 # A step has three clocks. Arithmetic takes the FLOPs over the peak rate. Memory takes the bytes
 # that are read and written over the bandwidth. The wires take what the GPUs send each other over

@@ -16,6 +16,7 @@
 # **Goal.** Go from an empty page and a few limits to one architecture, and defend every choice in
 # it; know which part of the defence is counted, which is predicted and which is only assumed.
 # **Needs** a CPU and half a minute.
+# Builds on [chapter 370](370_training_time.py) and [chapter 380](380_serving.py).
 #
 # A plan begins with what is fixed: the device, the context, the training budget. Then it looks at
 # everything that could be built, crosses out what does not fit, and crosses out what something else
@@ -35,6 +36,7 @@ from cookbook_lib.calculators.chips import CHIPS
 from cookbook_lib.calculators.configs import from_dict
 from cookbook_lib.calculators.families import FAMILIES, config
 from cookbook_lib.calculators.lint import efficiency, lint
+from cookbook_lib.calculators.plan_training import plan_training
 from cookbook_lib.calculators.planning import Budgets, Plan, Use, plan
 from cookbook_lib.calculators.presets import entry, preset
 from cookbook_lib.calculators.scaling import budget
@@ -42,6 +44,7 @@ from cookbook_lib.calculators.sizing import Setting
 from cookbook_lib.calculators.space import grid
 from cookbook_lib.calculators.storage import Storage
 from cookbook_lib.calculators.verdicts import neighbours
+from cookbook_lib.commands.output import seconds
 from cookbook_lib.plots import table
 
 plots.use()
@@ -283,6 +286,41 @@ defence(third)
 # %% [markdown]
 # Here the transformer does not lose by its time but by its room: the cache of eight long contexts
 # leaves so little for weights that a dense model of equal predicted quality does not fit at all.
+#
+# The thirty days count arithmetic alone. The GPUs also talk: in each step they add up the gradients
+# and gather the new weights, two bytes a parameter each way round a ring that crosses eight nodes.
+# If that goes on behind the backward pass it costs nothing; if the arithmetic waits it is added.
+# More sequences in a step mean fewer steps, and so less to send.
+
+# %%
+h100 = CHIPS["h100"]
+assumed = {"peak": h100, "a quarter": replace(h100, network=h100.network / 4)}
+rows = []
+for sequences in (64, 256):
+    for network, chip in assumed.items():
+        run = plan_training(
+            winner.choice.model(), winner.tokens, chip, 64, 0.4, server.length, sequences
+        )
+        by_hand = 2 * 63 / 64 * 2 * winner.params / (8 * chip.network)
+        assert abs(run.communication / by_hand - 1) < 1e-9
+        rows.append(
+            {
+                "sequences": sequences,
+                "network at": network,
+                "arithmetic": seconds(run.math),
+                "communication": seconds(run.communication),
+                "days, hidden": round(run.hidden_days, 1),
+                "waiting": round(run.waiting_days, 1),
+            }
+        )
+table(rows)
+
+# %% [markdown]
+# `cookbook plan --gpus 64 --days 30` prints this for each of its best. Peaks are what a vendor
+# promises. On a cluster of your own, measure: `cookbook bench comm --out rows.jsonl`, then
+# `cookbook links rows.jsonl --out links.json`, and give the planner `--links links.json`. It then
+# counts the rate and the delay of each tier as they were fitted (the chapter on collectives shows
+# how).
 #
 # ## Before it is built: sizes that waste a GPU
 #

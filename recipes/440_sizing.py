@@ -16,6 +16,7 @@
 # **Goal.** Choose the sizes of a model for the device that it runs on: predict what tiles, waves
 # and alignment cost, measure whether that is so, and say when a measurement cannot tell.
 # **Needs** a CPU and about thirty seconds.
+# Builds on [chapter 410](410_block_benchmarks.py).
 #
 # A GPU computes a product of matrices in tiles, and deals the tiles out to its multiprocessors in
 # waves. Tiles at the edge are computed whole, the last wave waits for its few tiles, and rows that

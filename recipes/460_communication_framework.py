@@ -16,6 +16,7 @@
 # **Goal.** Lay a microbenchmark and a framework over each other and say what each layer adds; know
 # what buckets, compilers, number formats and overlap change, which no microbenchmark shows.
 # **Needs** a CPU and about a minute; two cores are enough.
+# Builds on [chapter 450](450_communication_micro.py).
 #
 # `nccl-tests` and the OSU benchmarks time one collective and nothing else. Training runs the same
 # collective through a framework, for a hundred tensors, beside compute. When training is slower

@@ -15,6 +15,7 @@
 #
 # **Goal.** Read the loop in one sitting; train a small Zamba2-style hybrid on real text; stop it,
 # damage it, and see that it goes on to the last bit. **Needs** a CPU and about a minute.
+# Builds on [chapter 140](140_hybrids.py) and [chapter 360](360_training_memory.py).
 #
 # A loop is short. What makes it long elsewhere is what happens when something goes wrong, and that
 # is what this chapter looks at: `cookbook_lib/training/loop.py` takes the steps,
@@ -126,7 +127,7 @@ table(shown)
 # ## Stopped, and on again
 #
 # A session gives the run a folder. Here a measurement breaks the run off in the middle, as a power
-# cut would, two steps behind its last checkpoint. Resumed, it does those steps again. The file of
+# cut would, three steps behind its last checkpoint. Resumed, it does those steps again. The file of
 # metrics tells each step once, and every loss is that of the run that was never stopped.
 
 # %%
@@ -270,9 +271,8 @@ table(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Cut the batch of eight into parts of three, three and two. The parts hold unequally many
-#    targets. By how much do the losses change?
-# 2. A loop divides each part's mean loss by the number of parts instead. When is that wrong?
+# **1.** Cut the batch of eight into parts of three, three and two. The parts hold unequally many
+# targets. By how much do the losses change?
 
 # %% tags=["answer"]
 parts = run(micro_batch=3)
@@ -282,10 +282,37 @@ assert apart < 1e-4
 table([{"steps": 5, "largest difference": apart}])
 
 # %% [markdown] tags=["answer"]
-# By rounding alone. The mean of means weighs a token by how full its part is: it is wrong as soon
+# By rounding alone: the loop adds up losses of tokens and divides once, by all of them.
+
+# %% [markdown]
+# **2.** Another loop takes the mean loss of each part, and then the mean of the parts. Three parts
+# have 300, 300 and 20 targets, and mean losses of 3, 3 and 6. What does each loop report, and how
+# much harder does a token of the last part pull at the weights than it should?
+
+# %% tags=["answer"]
+counts, means = torch.tensor([300.0, 300.0, 20.0]), torch.tensor([3.0, 3.0, 6.0])
+over_tokens = (counts * means).sum() / counts.sum()
+over_parts = means.mean()
+harder = (1 / (len(counts) * counts[-1])) / (1 / counts.sum())
+print(f"over tokens {over_tokens:.3f}, over parts {over_parts:.3f}: {harder:.1f} times as hard")
+assert over_parts == 4 and abs(over_tokens - (3 * 600 + 6 * 20) / 620) < 1e-6
+assert abs(harder - 620 / 60) < 1e-5
+
+# %% [markdown] tags=["answer"]
+# The mean of means weighs a token by how full its part is: it is wrong as soon
 # as parts differ in their targets, as they do when documents are packed, and for the last part of
 # two sequences always. The `Trainer` of `transformers` had this mistake until October 2024:
 # [Fixing Gradient Accumulation](https://huggingface.co/blog/gradient_accumulation).
+
+# %% [markdown]
+# **3.** The run above kept a checkpoint every seven steps and was cut off behind step 17. How many
+# of its steps were taken twice? And on average, if the cut may come at any step?
+
+# %% tags=["answer"]
+every, at = 7, 17
+again = at - at // every * every
+print(f"in this run {again}, on average {sum(s % every for s in range(every)) / every:g}")
+assert again == 3 and report["steps"] == STEPS
 
 # %%
 shutil.rmtree(home.name)

@@ -273,7 +273,9 @@ for one in published:
         p.tokens * np.mean([p.rate(p.tokens * (i + 0.5) / 1000) for i in range(1000)])
         for p in one.phases
     ]
-    spent.append({"run": one.name, "in the anneal": f"{areas[-1] / sum(areas):.2%}"})
+    share, read = areas[-1] / sum(areas), one.phases[-1].tokens / sum(p.tokens for p in one.phases)
+    assert share < read, "an anneal spends less than its part of the tokens"
+    spent.append({"run": one.name, "in the anneal": f"{share:.2%}", "of the tokens": f"{read:.2%}"})
 table(spent)
 
 # %% [markdown]

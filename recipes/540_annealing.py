@@ -17,6 +17,7 @@
 # to re-warm, how much old data to replay, whether to average. For each claim there is a plot and
 # a verdict by one stated rule: it holds, it fails, or it cannot be seen at this scale. **Needs**
 # a CPU and about 30 seconds, in which a small part is run again.
+# Builds on [chapter 530](530_schedules.py).
 #
 # The advice comes from runs of billions of parameters on trillions of tokens. Here a hybrid of
 # two Mamba-2 and attention blocks is trained on code, the standard library of Python, and the

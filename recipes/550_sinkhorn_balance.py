@@ -16,6 +16,7 @@
 # **Goal.** Train a tiny BlackMamba with each start of Sinkhorn and without it, watch the load of
 # its experts step by step, and see what becomes of the balance when Sinkhorn is taken away.
 # **Needs** a CPU and about 40 seconds, in which eight tiny models are trained.
+# Builds on [chapter 120](120_mixture_of_experts.py).
 #
 # [Mixtures of experts](120_mixture_of_experts.py) shows on drawn numbers what one round of Sinkhorn
 # reaches from each start, how the stopping rule makes "one iteration" out of it, and that for one

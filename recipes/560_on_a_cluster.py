@@ -16,6 +16,7 @@
 # **Goal.** Choose how to split a real run over a real cluster by what each choice costs in memory
 # and on the wires; lay the published time beside it; start the loop of this book under Slurm.
 # **Needs** a CPU and about 15 seconds.
+# Builds on [chapter 370](370_training_time.py) and [chapter 510](510_training_loop.py).
 #
 # Zamba-7B was trained on $10^{12}$ tokens with 128 H100 in 30 days, says
 # [Zyphra](https://www.zyphra.com/zamba) (April 2024); the paper
@@ -238,3 +239,26 @@ for cp in (1, 2, 4, 8):
     fits = "fits" if r["fits"] else "too much"
     print(f"cp {cp}: {65_536 // cp:,} tokens on a GPU, {r['memory_bytes'] / 1e9:.0f} GB, {fits}")
 assert r["fits"], "eight GPUs hold one sequence"
+
+# %% [markdown]
+# **4.** Llama 3 met 419 unexpected interruptions in 54 days on 16,384 GPUs
+# ([arXiv:2407.21783](https://arxiv.org/abs/2407.21783), section 3.3.4). At that rate, how often do
+# 128 GPUs stop? Weights in float32 and two moments are written to a disk that takes 5 GB/s. After
+# how many minutes of work should a checkpoint follow, and which share of the time is lost then?
+# Guess first: an hour?
+
+# %% tags=["answer"]
+between = 54 * 86400 * 16384 / 419 / 128  # seconds from one stop to the next
+write = 3 * 4 * zamba.params() / 5e9
+
+
+def lost(work):
+    """Writing after each stretch of work, and half a stretch done again after each stop."""
+    return write / work + work / 2 / between
+
+
+best = min(range(60, 86400, 10), key=lost)
+print(f"a stop in {between / 86400:.1f} days, {write:.0f} s to write; every {best / 60:.0f} min")
+print(f"{lost(best):.2%} of the time is lost; with a checkpoint each hour {lost(3600):.2%}")
+assert abs(best / (2 * write * between) ** 0.5 - 1) < 0.01  # Young's rule, where the two are equal
+assert lost(3600) < 2 * lost(best), "and near the best it hardly matters"

@@ -82,7 +82,11 @@ class RecipeItem(NotebookItem):
         if result.error is not None:
             raise NotebookFailedException(result)
         seconds = time.perf_counter() - started
-        result.nb.metadata[KEY] = {"fingerprint": fingerprint, "seconds": round(seconds, 1)}
+        result.nb.metadata[KEY] = {
+            "fingerprint": fingerprint,
+            "seconds": round(seconds, 1),
+            "where": where(),
+        }
         write(result.nb, self.recipe.notebook)
 
     def as_notebook(self) -> Path:
@@ -117,6 +121,15 @@ class RecipeItem(NotebookItem):
 
     def teardown(self) -> None:
         (HERE / f".{self.recipe.name}.running").unlink(missing_ok=True)
+
+
+def where() -> dict:
+    """Device, versions, commit and date of this execution, as rows of results tell them."""
+    import torch  # here: a run that executes nothing need not wait for it
+
+    from cookbook_lib.benchmarks import provenance
+
+    return provenance.where("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:

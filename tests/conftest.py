@@ -38,3 +38,11 @@ def address(site: Path) -> Iterator[str]:
 
     with served(site) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def visited(site: Path, address: str) -> list:
+    """Every page as a browser found it, see `visits`."""
+    from visits import visits
+
+    return list(visits(site, address))

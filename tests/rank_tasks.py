@@ -90,3 +90,23 @@ def sleeping(member: Member, folder: str) -> None:
             file.write(str(os.getpid()))
         os.rename(path, path.replace(".draft", ".pid"))
         time.sleep(100)
+
+
+def short_of_memory(member: Member, backend: str, victim: int, spare: int, **rest) -> list:
+    """A sweep of `bench comm`: after its first row one rank may take only `spare` bytes more."""
+    import resource
+    from importlib import import_module
+
+    emit = member.emit
+
+    def limiting(row) -> None:
+        emit(row)
+        if member.place.rank == victim and member.emit is limiting:
+            with open("/proc/self/status") as file:
+                sizes = [line.split()[1] for line in file if line.startswith("VmSize:")]
+            resource.setrlimit(resource.RLIMIT_AS, (int(sizes[0]) * 1024 + spare,) * 2)
+            member.emit = emit
+
+    member.emit = limiting
+    bench = import_module(f"cookbook_lib.communication.{backend}_bench")
+    return bench.sweep(member, device="cpu", seconds=1e-6, **rest)

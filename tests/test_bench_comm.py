@@ -3,14 +3,13 @@ it, and what is wrong is said in one line."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from cookbook_lib import results
 from cookbook_lib.cli import main
 from cookbook_lib.communication.sizes import parse, sizes
 
@@ -110,8 +109,8 @@ def test_a_table_shows_times_and_both_bandwidths(capsys):
         assert word in shown
 
 
-def launched(launcher: str, backend: str) -> list[dict]:
-    flags = [*SMALL, "--backend", backend]
+def launched(launcher: str, flags: list[str]) -> list[dict]:
+    """What rank 0 of two prints."""
     if launcher == "torchrun":
         done = run(BIN / "torchrun", "--standalone", "--nproc-per-node=2", *flags)
     elif launcher == "mpirun":
@@ -148,33 +147,17 @@ def launched(launcher: str, backend: str) -> list[dict]:
     [("torchrun", "torch"), ("mpirun", "torch"), ("srun", "torch"), ("mpirun", "jax")],
 )
 def test_the_same_command_runs_under_every_launcher(launcher, backend):
-    rows = launched(launcher, backend)
+    rows = launched(launcher, [*SMALL, "--backend", backend])
     assert [row["nbytes"] for row in rows] == [1024, 2048, 4096]
     assert all(row["ranks"] == 2 and row["checked"] and row["nodes"] == 1 for row in rows)
 
 
-def keys(path: Path) -> list[tuple]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [(row["op"], row["ranks"], row["dtype"], row["nbytes"]) for row in rows]
-
-
-def test_a_sweep_that_is_killed_and_run_again_ends_with_the_rows_of_an_unbroken_one(tmp_path):
-    flags = [*BENCH, "--op", "all_reduce,permute", "--max-bytes", "16Ki", "--factor", "4"]
-    whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
-    assert run(sys.executable, *flags, "--out", whole).returncode == 0
-    half = subprocess.Popen(
-        [sys.executable, *flags, "--out", str(broken)], stdout=subprocess.DEVNULL, env=ENV
-    )
-    end = time.monotonic() + PATIENCE
-    while not (broken.exists() and broken.read_text().count("\n") >= 2):
-        assert time.monotonic() < end
-        time.sleep(0.002)
-    half.send_signal(signal.SIGKILL)
-    half.wait()
-    before = broken.read_bytes()
-    assert run(sys.executable, *flags, "--out", broken).returncode == 0
-    assert keys(broken) == keys(whole) and broken.read_bytes().startswith(
-        before.rpartition(b"\n")[0]
-    )
-    again = run(sys.executable, *flags, "--out", broken, "--json")
-    assert len(json.loads(again.stdout)) == len(keys(whole)) == len(keys(broken))
+@pytest.mark.parametrize("launcher", ["torchrun", "mpirun", "srun"])
+def test_decoding_is_timed_under_every_launcher_and_rank_0_goes_on_where_it_was(launcher, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    flags = ["-m", "cookbook_lib", "bench", "decode", "--seconds", "1e-6", "--context", "256"]
+    flags += ["--method", "tree,ring-q", "--out", str(out), "--json"]
+    rows = launched(launcher, flags)
+    assert [row["method"] for row in rows] == ["tree", "ring-q"] and rows == results.read(out)
+    assert all(row["p"] == 2 and row["checked"] and row["nodes"] == 1 for row in rows)
+    assert launched(launcher, flags) == rows == results.read(out)

@@ -115,6 +115,7 @@ def test_bench_generate(tmp_path, capsys):
     assert [(r["batch"], r["context"]) for r in rows] == [(1, 9), (1, 33), (2, 9), (2, 33)]
     assert all(r["largest_relative_difference"] < 1e-4 for r in rows)
     assert len(out.read_text().splitlines()) == 4
+    assert all(set(r["seconds"]) == {"ours", "theirs"} and r["read_rate"] > 0 for r in rows)
     rows = ran(
         "generate", "mamba2-mid", "llama-mid", "--width", "64", "--dtype", "bf16", capsys=capsys
     )

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cookbook_lib.communication import broken, jax_bench, links, torch_bench, wire_count
@@ -42,6 +42,7 @@ def test_the_busiest_link_carries_at_least_its_share_and_at_most_all(n):
         assert row.total(n) / n <= row.bus(n) <= row.total(n)
 
 
+@settings(deadline=None)  # it makes megabytes
 @given(st.sampled_from(OPS), st.sampled_from(sorted(EXACT)), st.integers(2, 16), ranks)
 def test_every_number_that_is_due_is_exact_in_its_dtype(op, dtype, n, blocks):
     row = collective(op)

@@ -131,6 +131,31 @@ class TestLinks:
         assert f"cookbook-{os.getpid()}" not in left
         assert not list(Path("/etc/netns").glob(f"cookbook-{os.getpid()}*"))
 
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+    def test_nothing_is_left_of_a_process_that_is_killed(self, how):
+        program = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+from cookbook_lib.communication.links import network
+with network(2, rate=1e8, nodes=2) as net:
+    print("ready", flush=True)
+    time.sleep({PATIENCE})
+"""
+        parent = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        with parent.stdout as said:
+            assert said.readline() == "ready\n"
+        mine = f"cookbook-{parent.pid}-"
+        assert mine in links.ip("netns", "list") and list(Path("/etc/netns").glob(f"{mine}*"))
+        os.killpg(parent.pid, how)  # its children too
+        parent.wait()
+        wait_until(lambda: mine not in links.ip("netns", "list"))
+        wait_until(lambda: not list(Path("/etc/netns").glob(f"{mine}*")))
+
     def test_what_cannot_be_built_is_refused_in_one_line(self):
         with pytest.raises(ValueError, match="ranks are 3 in 2 nodes, expected equal parts"):  # noqa: SIM117
             with links.network(3, rate=1e8, nodes=2):

@@ -9,13 +9,15 @@ from math import comb
 
 import networkx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from cookbook_lib.data import linking
+from cookbook_lib.data import linking, survival
 from cookbook_lib.data.banding import Banding, band_keys, candidates, choose, collision, errors
 from cookbook_lib.data.clusters import (
     cluster,
@@ -26,7 +28,7 @@ from cookbook_lib.data.clusters import (
     stars,
     survivors,
 )
-from cookbook_lib.data.components import components, forest
+from cookbook_lib.data.components import components, equal, forest
 from cookbook_lib.data.gauge import Gauge
 from cookbook_lib.data.kept import Kept
 from cookbook_lib.data.linking import Search
@@ -34,6 +36,7 @@ from cookbook_lib.data.minhash import jaccard, minhash, permutations, signatures
 from cookbook_lib.data.planted import pair
 from cookbook_lib.data.shingles import normalise, shingles
 from cookbook_lib.data.steps import MinHash
+from cookbook_lib.data.storage import Arrays
 from cookbook_lib.data.verification import found_by_signature, least_rows, verifier
 
 TEXTS = st.lists(st.text(st.sampled_from("aab  \n.é😀\xa0\u2028\x1c\ud800İ")), max_size=8)
@@ -364,6 +367,39 @@ def test_who_survives_does_not_depend_on_the_order_of_the_documents(documents, s
     again = documents.copy()
     shuffle.shuffle(again)
     assert kept(documents) == kept(again) == expected
+
+
+@settings(
+    max_examples=25,
+    deadline=None,  # it writes files
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.data(), st.integers(1, 24), st.integers(1, 5), st.integers(1, 7))
+def test_any_number_of_workers_and_blocks_lets_the_same_documents_stay(
+    tmp_path, monkeypatch, data, n, workers, block
+):
+    """Ids may be there twice: then the first place stays, as with one worker."""
+    monkeypatch.setattr(survival, "BLOCK", block)
+    numbers = st.lists(st.integers(0, 2), min_size=n, max_size=n)
+    rank, length, group = (np.array(data.draw(numbers)) for _ in range(3))
+    ids = [f"id{k}" for k in data.draw(numbers)]
+    table = pa.table({"id": ids, "length": pa.array(length, pa.int64())})
+    some = data.draw(st.integers(0, n))
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    pq.write_table(table[:some], paths[0], row_group_size=3)
+    pq.write_table(table[some:], paths[1], row_group_size=2)
+    here = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    label = equal(group[here])
+    files = Arrays(name="x", folder=tmp_path, kept=tuple(paths))
+    files.save("here", here)
+
+    def each(name, tasks):
+        for task, arguments in data.draw(st.permutations(tasks)):
+            task(*arguments)
+
+    found = survival.chosen(files, label, rank[here], each, workers, Gauge())
+    one = survivors(label, rank[here], length[here], lambda k: [ids[i] for i in here[k]])
+    assert np.array_equal(found, one)
 
 
 def test_zyda_2_drops_duplicates_across_sources_only():

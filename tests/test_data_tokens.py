@@ -26,7 +26,7 @@ import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cookbook_lib.cli import main
-from cookbook_lib.data import encoding, proof
+from cookbook_lib.data import early, encoding, proof
 from cookbook_lib.data.shards import Packed, Shard, dtype_for
 from cookbook_lib.data.tokens import count
 
@@ -305,7 +305,10 @@ def test_strict_stops_at_the_first_damage(tokenizers, corpus, capsys):
     assert f"a.jsonl: line {len(TEXTS) + 1}: Expecting value" in capsys.readouterr().err
 
 
-def test_what_the_user_got_wrong_is_one_line(tokenizers, corpus, capsys, tmp_path):
+def test_what_the_user_got_wrong_is_one_line(tokenizers, corpus, capsys, tmp_path, monkeypatch):
+    """And the worker that began with the command has ended with it."""
+    begun, begin = [], early.begun
+    monkeypatch.setattr(early, "begun", lambda: begun.append(begin()) or begun[-1])
     good = ["--tokenizer", tokenizers["byte-level"]]
     (tmp_path / "no.json").write_text("[]")
     for argv, said in (
@@ -324,11 +327,13 @@ def test_what_the_user_got_wrong_is_one_line(tokenizers, corpus, capsys, tmp_pat
         (good, "there is no path"),
         ([str(corpus), *good, "--end", "</s>"], "needs --out"),
         ([str(corpus), *good, "--out", "/dev/null/x"], "/dev/null/x: cannot be written"),
+        ([str(corpus), *good, "--out", "s3://b/x"], "out is s3:/b/x, expected a folder on a disk"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["tokens", *argv])
         err = capsys.readouterr().err
         assert end.value.code == 2 and said in err and err.count("\n") == 1, err
+        assert begun and all(process.poll() is not None for process in begun)
 
 
 def test_standard_input_is_counted(tokenizers):

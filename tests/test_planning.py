@@ -178,9 +178,65 @@ def test_the_command_prints_a_plan_and_saves_the_best_as_a_config(tmp_path, caps
     assert f"{model.params():,}" in capsys.readouterr().out
 
 
+def test_training_sends_the_weights_twice_round_the_slower_links(tmp_path, capsys):
+    """By hand: 64 GPUs add up gradients and gather weights, two bytes each, by a ring.
+
+    It crosses nodes of 8 H100, whose cards for the network, 50 GB/s each, are slower than NVLink.
+    """
+    argv = "plan --gpus 64 --days 30 --mfu 0.4 --families dense mamba2-shared moe --top 3 --json"
+    main(argv.split())
+    report = json.loads(capsys.readouterr().out)
+    tiers = {"near": {"alpha": 2e-6, "beta": 3e11}, "far": {"alpha": 1e-5, "beta": 2e10}}
+    (links := tmp_path / "links.json").write_text(json.dumps({"tiers": tiers}))
+    main([*argv.split(), "--links", str(links), "--sequences", "256"])
+    slower = json.loads(capsys.readouterr().out)
+    assert len(report["top"]) == 3 and report["best"]["training"] == report["top"][0]["training"]
+    for one, other in zip(report["top"], slower["top"], strict=True):
+        assert one["architecture"] == other["architecture"]
+        sent, budget = 2 * 63 / 64 * 2 * one["params"], 64 * 989.4e12 * 0.4 * 30 * 86400
+        fast, slow = sent / (8 * 50e9), sent / (8 * 2e10) + 2 * 63 * 1e-5
+        math_seconds = budget * 64 * 4096 / one["tokens"] / (64 * 989.4e12 * 0.4)
+        for run, wire, sequences in (
+            (one["training"], fast, 64),
+            (other["training"], slow, 256),
+        ):
+            assert math.isclose(run["steps"], one["tokens"] / (sequences * 4096))
+            assert math.isclose(run["math"], math_seconds * sequences / 64)
+            assert math.isclose(run["communication"], wire)
+            assert math.isclose(run["hidden_days"], 30 * max(1, wire / run["math"]))
+            assert math.isclose(run["waiting_days"], 30 * (1 + wire / run["math"]))
+    main(argv.split()[:-1])
+    assert "days, hidden" in capsys.readouterr().out
+
+
+def test_what_links_a_chip_has_must_be_known_and_one_gpu_needs_none(capsys):
+    argv = [
+        "plan",
+        "--families",
+        "dense",
+        "--top",
+        "1",
+        "--days",
+        "9",
+        "--train-chip",
+        "m4max",
+        "--gpus",
+    ]
+    main([*argv, "8"])
+    shown = capsys.readouterr().out
+    assert "no rate of m4max's links is on record; give --links" in shown
+    assert "days, hidden" not in shown
+    main([*argv, "1", "--json"])
+    run = json.loads(capsys.readouterr().out)["best"]["training"]
+    assert run["communication"] == 0 and math.isclose(run["waiting_days"], 9)
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
+        ("--links x.json", "links is given without gpus, expected --gpus and --days too"),
+        ("--gpus 8 --days 1 --links /none", "links is /none, which cannot be read"),
+        ("--gpus 8 --days 1 --sequences 9", "global_batch is 9, expected a multiple of dp"),
         ("--families dense --memory 1e6", "no candidate fits: memory is the binding budget"),
         ("--min-attention 2", "min_attention is 2, expected a share, 0 to 1"),
         ("--families mamba3", "families has 'mamba3', expected only dense, moe"),

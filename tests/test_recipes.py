@@ -2,16 +2,20 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+import torch
 
-from cookbook_lib.publishing.recipes import Recipe, recipes
+from cookbook_lib.measuring import cpu_name
+from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = """\
@@ -33,7 +37,10 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout with one recipe and a library of one number."""
     library, here = tmp_path / "cookbook_lib", tmp_path / "recipes"
     shutil.copytree(ROOT / "cookbook_lib/publishing", library / "publishing")
-    (library / "__init__.py").touch()
+    ran = ("benchmarks/__init__.py", "benchmarks/provenance.py")
+    for part in ("__init__.py", "measuring.py", *ran):
+        (library / part).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "cookbook_lib" / part, library / part)
     (library / "number.py").write_text("NUMBER = 7\n")
     here.mkdir()
     shutil.copy(ROOT / "recipes/conftest.py", here)
@@ -70,6 +77,21 @@ def test_a_recipe_is_executed_once_and_again_when_anything_it_is_made_of_changes
     (checkout / "cookbook_lib/number.py").write_text("NUMBER = 8\n")
     code, log = execute(checkout)
     assert code == 0 and "PASSED (executed in" in log and "the number is 8" in printed(checkout)
+
+
+def test_a_notebook_says_how_long_it_ran_where_and_with_what(checkout):
+    recipe = Recipe(checkout / "recipes/110_sample.py")
+    execute(checkout)
+    notebook = recipe.executed()
+    kept = notebook["metadata"][KEY]
+    assert kept["seconds"] > 0 and kept["where"]["device"] == cpu_name()
+    assert kept["where"]["versions"]["python"] == platform.python_version()
+    assert kept["where"]["versions"]["torch"] == torch.__version__
+    assert abs(datetime.fromisoformat(kept["where"]["date"]).timestamp() - time.time()) < 600
+    assert kept["where"]["commit"] is None  # no checkout of git
+    del kept["where"]
+    recipe.notebook.write_text(json.dumps(notebook))
+    assert recipe.executed() is None, "a notebook that does not say where counts as executed"
 
 
 def test_the_fingerprint_covers_source_library_data_and_packages(checkout, monkeypatch):

@@ -27,6 +27,15 @@ BLOCKS = {
     "a": specs.Attention(**heads),
     "w": specs.Attention(**heads, window=7),
     "c": specs.Attention(**heads, d_conv=3),
+    "l": specs.MLA(
+        d_model=D,
+        n_heads=4,
+        kv_lora_rank=12,
+        q_lora_rank=10,
+        qk_nope_head_dim=6,
+        qk_rope_head_dim=4,
+        v_head_dim=7,
+    ),
     "1": specs.Mamba1(d_model=D, d_state=4),
     "m": specs.Mamba2(d_model=D, d_state=8, headdim=8, ngroups=2, chunk_size=8),
     "3": specs.Mamba3(d_model=D, d_state=8, headdim=8, chunk_size=8),
@@ -36,7 +45,7 @@ BLOCKS = {
     "k": specs.RWKV7ChannelMix(d_model=D, d_ff=24),
     "-": specs.MLP(d_model=D, d_ff=24),
 }
-HYBRIDS = ("aw", "ma-", "1wa", "3ca", "dawd", "Rkark", "Rwm1r3dka")
+HYBRIDS = ("aw", "ma-", "1wa", "3ca", "dawd", "ml-", "Rkark", "Rwm1r3dlka")
 GROWS_ONLY = "a-a"
 BLOCKS = {k: b.but(ssm_dtype="") if hasattr(b, "ssm_dtype") else b for k, b in BLOCKS.items()}
 STEADY = settings(max_examples=10, deadline=None, derandomize=True, database=None)
@@ -148,7 +157,8 @@ def test_a_snapshot_copies_what_is_replaced_and_nothing_that_grows(pattern):
         cache = model.new_cache(1, size)
         grown = sum(t.nbytes for key, t in cache.tensors() if key in cache.slots)
         assert snapshot(cache).nbytes == cache.nbytes - grown
-        assert grown == (pattern.count("a") + pattern.count("c")) * 2 * 16 * size * 8
+        keys = 2 * 16 * (pattern.count("a") + pattern.count("c"))
+        assert grown == (keys + (12 + 4) * pattern.count("l")) * size * 8
 
 
 def test_keys_and_values_need_only_a_length():

@@ -246,12 +246,18 @@ def test_bf16_is_no_worse_than_attention_on_one_device():
             assert ours <= single, method
 
 
-@pytest.mark.parametrize(("devices", "processes"), [(4, 1), (2, 2)])
-def test_jax_is_exact_over_devices_and_over_processes(devices, processes):
-    few = ["batch and queries"] if processes > 1 else ["uneven", "empty first", "padding"]
+JAX = [
+    (4, 1, ["uneven", "empty first", "padding"]),
+    (3, 1, ["uneven"]),  # no power of two
+    (2, 2, ["batch and queries"]),
+]
+
+
+@pytest.mark.parametrize(("devices", "processes", "few"), JAX)
+def test_jax_is_exact_over_devices_and_over_processes(devices, processes, few):
     arguments = {"devices": devices // processes, "only": few}
     for found in launch(tree_jax_tasks.exact, processes, arguments):
-        assert len(found) == 5 * len(few)
+        assert len(found) == len(METHODS) * len(few)
         assert {name: x for name, x in found.items() if not x < TIGHT} == {}
 
 

@@ -10,6 +10,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from cookbook_lib.benchmarks.ceilings import COPIED
 from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.shapes import (
     MID,
@@ -102,7 +103,10 @@ def bench_generate(
 
 @torch.inference_mode()
 def one(ours, theirs, b: int, s: int, dtype: str, device: str, graph: bool, budget: float) -> dict:
-    """Seconds of a step, and the bytes that it has to read and write."""
+    """Seconds of a step, the bytes that it has to read and write, and the rate of plain reading.
+
+    All sides take turns: the models, and a large matrix times a vector, which is all reading.
+    """
     cache = fill(ours.new_cache(b, s + 8), s)
     token = torch.randint(0, 1000, (b, 1), generator=torch.Generator().manual_seed(2)).to(device)
     runs, difference = {"ours": again(ours, cache, token, graph)}, None
@@ -114,9 +118,13 @@ def one(ours, theirs, b: int, s: int, dtype: str, device: str, graph: bool, budg
         difference = ((got - want).abs().max() / want.abs().max()).item()
         for (use, name), t in copies.items():  # both sides go on from the same states
             cache.states[use][name].copy_(t)
+    side = int((COPIED[device] / 4) ** 0.5)
+    large, vector = torch.ones(side, side, device=device), torch.ones(side, device=device)
+    runs["reading"] = lambda: torch.mv(large, vector)
     stop = Stop(seconds=budget, least=8, precision=0.01)
     comparison = compare(runs, clock(device, graph), stop)
-    took = comparison.timings
+    took = dict(comparison.timings)
+    reading = large.nbytes / took.pop("reading").median
     format_ = Storage(weights=dtype, embed=dtype, cache=dtype)
     ratio = None
     if theirs is not None:  # more than 1: transformers takes longer
@@ -129,6 +137,7 @@ def one(ours, theirs, b: int, s: int, dtype: str, device: str, graph: bool, budg
         "times_as_fast": ratio,
         "largest_relative_difference": difference,
         "step_bytes": bound.fused_bytes,
+        "read_rate": reading,
         "cache_bytes": ours.spec.state_bytes(b=b, s=s, dtype=dtype),
     }
 
@@ -165,7 +174,7 @@ def report(rows: list[dict[str, Any]]) -> None:
                     "cookbook_lib" if side == "ours" else r["against"],
                     seconds(took["median"]),
                     f"{rate:.1f}",
-                    f"{r['step_bytes'] / took['median'] / 1e9:.1f}",
+                    f"{r['step_bytes'] / took['median'] / 1e9:.1f} of {r['read_rate'] / 1e9:.1f}",
                     nbytes(r["cache_bytes"]),
                     f"{ratio:.2f} times as fast" if ratio else "",
                 ]

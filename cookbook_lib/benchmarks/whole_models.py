@@ -15,7 +15,7 @@ from cookbook_lib.benchmarks.named import sizes_of
 from cookbook_lib.benchmarks.passes import inputs, shape, timed, work
 from cookbook_lib.benchmarks.rows import row
 from cookbook_lib.benchmarks.sides import ours
-from cookbook_lib.benchmarks.sweep import Row, available, sweep
+from cookbook_lib.benchmarks.sweep import Row, sweep
 from cookbook_lib.benchmarks.timing import clock, measure
 from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.blocks.models import LanguageModel, build
@@ -23,6 +23,7 @@ from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.costs import BITS, Block
 from cookbook_lib.calculators.memory import Training, memory
 from cookbook_lib.calculators.parallel import Parallel
+from cookbook_lib.free_memory import available
 from cookbook_lib.results import ready
 
 

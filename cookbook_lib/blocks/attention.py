@@ -41,12 +41,15 @@ def attention_recurrent(
 def attention_parallel(
     q: Float[Tensor, "b h l k"],
     k: Float[Tensor, "b g s k"],
-    v: Float[Tensor, "b g s k"],
+    v: Float[Tensor, "b g s w"],
     scale: float | None = None,
     mask: Bool[Tensor, "#b l s"] | None = None,
     causal: bool = False,
-) -> Float[Tensor, "b h l k"]:
-    """All queries at once, through PyTorch's fused kernel; `mask` is True where a query sees."""
+) -> Float[Tensor, "b h l w"]:
+    """All queries at once, through PyTorch's fused kernel; `mask` is True where a query sees.
+
+    w: the width of values, where that is not the keys'.
+    """
     mask = None if mask is None else mask[:, None]
     if q.shape[2] == 1:  # heads that share a key become its queries: the keys are read once
         queries = q.reshape(len(q), k.shape[1], -1, q.shape[3])

@@ -2,7 +2,8 @@
 
 The cache is a ring: the token at position p lies in slot p % c. Full attention has a slot for
 every token and never wraps; a window layer has window - 1 slots, and the oldest token gives way.
-Axes: b batch, l new tokens, s keys at hand, c slots, g key heads, k head_dim.
+Axes: b batch, l new tokens, s keys at hand, c slots, g key heads, k head_dim, w that of
+values.
 """
 
 import torch
@@ -43,11 +44,11 @@ def write(
 def extend(
     state: dict[str, Tensor],
     k: Float[Tensor, "b g l k"],
-    v: Float[Tensor, "b g l k"],
+    v: Float[Tensor, "b g l w"],
     positions: Int[Tensor, "#b l"],
     start: Start,
     window: int | None = None,
-) -> tuple[Float[Tensor, "b g s k"], Float[Tensor, "b g s k"], Int[Tensor, "#b s"]]:
+) -> tuple[Float[Tensor, "b g s k"], Float[Tensor, "b g s w"], Int[Tensor, "#b s"]]:
     """Write the new tokens to the cache; return all keys and values at hand and their positions.
 
     start: a number while all sequences are equally long; a tensor, one for each sequence, looks at

@@ -13,10 +13,12 @@ def linear(
 ) -> Float[Tensor, "... e"]:
     """`F.linear`. In bf16 on a CPU PyTorch multiplies the weight with few columns 1.4 times as fast
     as few rows with its transpose, from 13 to 19 GB/s of weights on two cores of Sapphire Rapids.
+    A single row in fp32 gains a tenth, from 28 to 31 GB/s.
     """
     rows = x.numel() // x.shape[-1] if x.shape[-1] else 0
-    slow = x.dtype == torch.bfloat16 and x.is_cpu and 0 < rows <= FEW
-    if not slow or torch.is_grad_enabled():
+    most = FEW if x.dtype == torch.bfloat16 else 1
+    here = x.is_cpu and x.dtype == weight.dtype and 0 < rows <= most
+    if not here or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
     if rows == 1:
         y = torch.mv(weight, x.reshape(-1))

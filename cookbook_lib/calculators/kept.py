@@ -10,8 +10,8 @@ runs:
   and those of flash-linear-attention 0.6.0 (fla), mlstm_kernels 2.0.6 and recurrentgemma. They are
   read from what their autograd functions save.
 
-A block that has no module here (MLA, KDA, the gated convolution, lightning, mLSTM, RG-LRU) declares
-the fused list alone; its eager one is the bound that its einsums give.
+MLA, KDA, the gated convolution, lightning, mLSTM and RG-LRU declare the fused list alone; their
+eager one is the bound that their einsums give.
 
 Selective recomputation keeps the fused list less what is `light`: what a norm, an activation
 function or a product of kept numbers gives again. So no scores and nothing inside a scan is kept.

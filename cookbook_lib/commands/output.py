@@ -2,7 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -27,6 +29,42 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) 
     console = Console(highlight=False, width=width)
     console.print(title, style="bold", markup=False)
     console.print(table)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar of `total` things on a terminal's standard error; none elsewhere, or without rich.
+
+    Call what it yields with the name of each thing as that begins: the one before is done then.
+    """
+    if not total or not sys.stderr.isatty() or not find_spec("rich"):
+        yield lambda name: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        refresh_per_second=2,  # what is measured needs the cores
+    ) as bar:
+        task, begun = bar.add_task("", total=total), 0
+
+        def begins(name: str) -> None:
+            nonlocal begun
+            bar.update(task, description=name, completed=begun)
+            begun += 1
+
+        yield begins
 
 
 def cell(value: Any) -> str:

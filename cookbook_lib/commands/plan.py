@@ -1,6 +1,7 @@
 """`cookbook plan`: architectures within budgets, the best of them, and why not the others."""
 
 import json as format_json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,7 @@ from cookbook_lib.calculators.space import grid
 from cookbook_lib.calculators.storage import Storage
 from cookbook_lib.calculators.verdicts import neighbours
 from cookbook_lib.commands.output import count, nbytes, print_json, print_table
-
-TOKENS = 1e12  # of training, if no budget says otherwise
+from cookbook_lib.commands.planned_training import show_training, trainer, training
 
 
 def plan(
@@ -28,6 +28,8 @@ def plan(
     days: float | None = None,
     mfu: float = 0.4,
     train_chip: str = "h100",
+    links: Path | None = None,
+    sequences: int | None = None,
     length: int = 4096,
     chip: str = "h100",
     context: int = 4096,
@@ -46,7 +48,8 @@ def plan(
     """Architectures within budgets: the best ones, what they cost, why the others were dropped.
 
     The best has the least cache among those whose predicted loss is within `margin` of the least.
-    The scaling law that predicts it was fitted to dense transformers and knows no mixers.
+    The scaling law that predicts it was fitted to dense transformers and knows no mixers. With
+    gpus and days the time that communication takes is shown; the choice does not depend on it.
 
     Args:
         max_params: most parameters stored
@@ -60,6 +63,8 @@ def plan(
         days: for how long
         mfu: the share of their bf16 peak that training reaches
         train_chip: which chips train
+        links: with gpus, a file of `cookbook links`: rates and delays of their links as measured
+        sequences: of a training step, by default one for each of the gpus
         length: tokens of a training sequence
         chip: what the model is served on: h100, rtx4090, phone, …
         context: tokens of each sequence that the cache holds
@@ -82,6 +87,7 @@ def plan(
         raise ValueError(f"families has {wrong[0]!r}, expected only {', '.join(FAMILIES)}")
     machine = chips.chip(chip)
     flops, tokens = training(train_flops, train_tokens, gpus, days, mfu, train_chip)
+    trained = trainer(gpus, mfu, train_chip, links, sequences, length)
     use = Use(
         train_flops=flops,
         train_tokens=tokens,
@@ -101,29 +107,24 @@ def plan(
     )
     choices = (c for c in grid(vocab, not untied) if not families or c.family in families)
     found = planning.plan(choices, use, budgets, margin)
-    report = summary(found, top)
+    report = summary(found, top, trained)
     if save is not None:
         write(found.best, save)
     if json:
         return print_json(report)
     show(found, report)
+    if gpus and not trained:
+        print(f"communication: no rate of {train_chip}'s links is on record; give --links")
 
 
-def training(flops, tokens, gpus, days, mfu, train_chip) -> tuple[float | None, float | None]:
-    """The budget in FLOPs or in tokens, from one of the three ways to say it."""
-    scaling.share(mfu)
-    machine = chips.chip(train_chip)
-    if (gpus is None) != (days is None):
-        raise ValueError(f"gpus is {gpus} and days is {days}, expected both or neither")
-    if sum(x is not None for x in (flops, tokens, gpus)) > 1:
-        raise ValueError("train_flops, train_tokens and gpus: expected only one of them")
-    if gpus is not None:
-        return scaling.budget(machine, gpus, days, mfu), None
-    return flops, TOKENS if flops is tokens is None else tokens
-
-
-def summary(found: Plan, top: int) -> dict[str, Any]:
+def summary(
+    found: Plan, top: int, trained: Callable[[Candidate], dict] | None = None
+) -> dict[str, Any]:
     """The plan as plain data."""
+
+    def timed(c: Candidate) -> dict[str, Any]:
+        return row(c) | {"training": trained(c) if trained else None}
+
     use, budgets = found.use, found.budgets
     return {
         "context": use.context,
@@ -134,8 +135,8 @@ def summary(found: Plan, top: int) -> dict[str, Any]:
         "candidates": len(found.candidates),
         "fitting": len(found.fitting),
         "front": len(found.front),
-        "best": row(found.best) | {"config": config(found.best.choice)},
-        "top": [row(c) for c in found.front[:top]],
+        "best": timed(found.best) | {"config": config(found.best.choice)},
+        "top": [timed(c) for c in found.front[:top]],
         "neighbours": [
             row(n.candidate) | {"change": n.change, "why": n.why} for n in neighbours(found)
         ],
@@ -166,6 +167,8 @@ def show(found: Plan, report: dict[str, Any]) -> None:
         for r in report["top"]
     ]
     print_table(title, head, rows)
+    if report["best"]["training"]:
+        show_training(report["top"])
     head = ("instead", "architecture", "why not")
     print_table(
         "next to the best",

@@ -1,24 +1,21 @@
 """`cookbook bench comm`: time collectives in torch or JAX, and prove each before it is printed."""
 
-import json as codec
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from cookbook_lib.commands.output import count, nbytes, print_json, print_table
+from cookbook_lib.commands.output import count, nbytes, print_json, print_table, progress
 from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication.collectives import COLLECTIVES, collective
-from cookbook_lib.communication.launch import launch
-from cookbook_lib.communication.member import LIMIT, RankError, member
+from cookbook_lib.communication.launch import perform
+from cookbook_lib.communication.member import LIMIT, RankError
 from cookbook_lib.communication.messages import WIDTH, counted
-from cookbook_lib.communication.ranks import Place, place
-from cookbook_lib.communication.rows import device_names
+from cookbook_lib.communication.ranks import Place, hosts, place
+from cookbook_lib.communication.rows import device_names, title
 from cookbook_lib.communication.sizes import parse, sizes
 from cookbook_lib.results import append, ready
 
@@ -77,8 +74,7 @@ def bench_comm(
         op, parse("min_bytes", min_bytes), parse("max_bytes", max_bytes), factor, dtype, team.ranks
     )
     rows = ready(out) if out and where.rank == 0 else []
-    nodes = -(-where.size // where.local_size)
-    key = (NAMES[backend, device], team.ranks, team.processes, nodes, dtype)
+    key = (NAMES[backend, device], team.ranks, team.processes, hosts(where), dtype)
     name = device_names(device)[0]
     held = {tuple(row.get(k) for k in KEY): row for row in rows}
     known = {(op, size): held.get((op, *key, size, name)) for op, size in wanted}
@@ -153,7 +149,7 @@ def run(
     where: Place,
     keep: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Start the ranks, or be one of them."""
+    """Measure what is to do, with a bar on a terminal; `keep` gets each row as it comes."""
     if backend == "torch":
         from cookbook_lib.communication.torch_bench import sweep
     else:
@@ -161,30 +157,23 @@ def run(
     arguments: dict[str, Any] = {"dtype": dtype, "device": device, "seconds": seconds}
     if backend == "jax":
         arguments["devices"] = team.ranks // team.processes
-    if where.size == 1:
-        if todo:
-            arguments["todo"] = todo
-            launch(sweep, team.processes, arguments, limit=timeout, on_row=keep)
-        return
-    me = member(timeout)
-    me.on_row = keep
-    if where.rank == 0:  # the only one that reads the file
-        me.publish("todo", codec.dumps(todo))
-    with stdout_to_stderr():
-        sweep(me, todo=[tuple(pair) for pair in codec.loads(me.lookup("todo"))], **arguments)
+    names = iter([title(*pair) for pair in todo])
+    with progress(len(todo) if where.rank == 0 else 0) as begins:
 
+        def came(row: dict[str, Any]) -> None:
+            keep(row)
+            begins(next(names, ""))
 
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Keep what gloo prints when it connects out of the result."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        begins(next(names, ""))
+        perform(
+            sweep,
+            todo,
+            arguments,
+            processes=team.processes,
+            where=where,
+            limit=timeout,
+            on_row=came,
+        )
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:
@@ -194,15 +183,15 @@ def show(rows: list[dict[str, Any]], json: bool) -> None:
     for (op, *_), grouped in groupby(rows, key=lambda r: (r["op"], r["backend"])):
         group = list(grouped)
         kind = f"{group[0]['ranks']} ranks, {group[0]['backend']}, {group[0]['dtype']}"
-        title = f"{op}: {collective(op).what}; {kind}"
-        print_table(title, head, [line(row) for row in group])
+        print_table(f"{op}: {collective(op).what}; {kind}", head, [line(row) for row in group])
 
 
 def line(row: dict[str, Any]) -> tuple:
-    found = row["seconds"]
+    size = nbytes(row["nbytes"]), row["nbytes"] // WIDTH[row["dtype"]]
+    if not (found := row.get("seconds")):
+        return (*size, row["outcome"], "", "", "", "")
     return (
-        nbytes(row["nbytes"]),
-        row["nbytes"] // WIDTH[row["dtype"]],
+        *size,
         time(found["median"]) + " ±" * found["noisy"],
         f"{time(found['p10'])} to {time(found['p90'])}",
         f"{count(row['algbw'])}B/s",

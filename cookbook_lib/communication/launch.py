@@ -1,6 +1,7 @@
 """Start ranks as processes of this machine, and bring back what they return, or the first error.
 
 No port is fixed: the ranks meet in a folder. No rank outlives the run, nor a parent that is killed.
+`perform` does the same where torchrun, srun or mpirun has started the ranks: then this is one.
 """
 
 import json
@@ -9,14 +10,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cookbook_lib
-from cookbook_lib.communication.member import LIMIT, news_file
+from cookbook_lib.communication.member import LIMIT, member, news_file
+from cookbook_lib.communication.ranks import Place
 from cookbook_lib.communication.watch import Rank, watch
 
 
@@ -30,6 +32,48 @@ class Seat:
     prefix: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
+
+
+def perform(
+    task: Callable[..., Any],
+    todo: Sequence[Sequence[Any]],
+    arguments: Mapping[str, Any],
+    *,
+    processes: int,
+    where: Place,
+    seats: Sequence[Seat] = (),
+    limit: float = LIMIT,
+    on_row: Callable[[dict[str, Any]], None],
+) -> None:
+    """Call `task(member, todo, **arguments)` on all ranks: started here, or by who started this.
+
+    todo: the cases that are to be run, as JSON. Where there is a launcher it is rank 0's that
+    counts, as only rank 0 reads the file of results; and `on_row` is called on rank 0.
+    """
+    if where.size == 1:
+        if todo:
+            given = {"todo": todo, **arguments}
+            launch(task, processes, given, seats=seats, limit=limit, on_row=on_row)
+        return
+    me = member(limit)
+    me.on_row = on_row
+    if where.rank == 0:
+        me.publish("todo", json.dumps(todo))
+    with stdout_to_stderr():
+        task(me, todo=json.loads(me.lookup("todo")), **arguments)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Keep what gloo prints when it connects out of the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def launch(

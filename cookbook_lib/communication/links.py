@@ -2,7 +2,8 @@
 
 Each rank has a namespace with one interface. Ranks of a node hang on a bridge; the nodes' bridges
 hang on a spine by one uplink each, whose rate may differ: two tiers, as in a cluster. Needs Linux,
-root, `ip` and `tc`: `why_not` says what is missing.
+root, `ip` and `tc`: `missing` says what is not there. Nothing stays behind, even if the process
+that made the links is killed.
 """
 
 import json
@@ -77,6 +78,7 @@ def network(
     sweep()
     mine = f"cookbook-{os.getpid()}"
     switch, spaces = f"{mine}-switch", tuple(f"{mine}-rank{r}" for r in range(ranks))
+    watch = keeper(*spaces, switch)
     try:
         for space in (switch, *spaces):
             ip("netns", "add", space)
@@ -102,8 +104,18 @@ def network(
         )
         yield Network(seats=seats, spaces=spaces, switch=switch, nodes=nodes)
     finally:
-        for space in (*spaces, switch):
-            remove(space)
+        watch.communicate()  # closes its input, and waits until all is gone
+
+
+def keeper(*spaces: str) -> subprocess.Popen:
+    """A process that removes the namespaces once its input ends: as this one closes it or dies.
+
+    In a session of its own, so that what kills this process and its children leaves it alone.
+    """
+    script = 'cat; for s; do ip netns del "$s"; rm -rf "/etc/netns/$s"; done'
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    words = ["sh", "-c", script, "keeper", *spaces]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True, **quiet)
 
 
 def join(one: tuple[str, str], other: tuple[str, str], rate: float, delay: float) -> None:
@@ -155,7 +167,7 @@ def remove(space: str) -> None:
 
 
 def sweep() -> None:
-    """Remove the namespaces of processes that are gone, as one that was killed leaves them."""
+    """Remove the namespaces of processes that are gone, if their keepers were killed too."""
     listed = json.loads(ip("-j", "netns", "list") or "[]")
     kept = {path.name for path in Path("/etc/netns").glob("cookbook-*")}
     for name in {space["name"] for space in listed} | kept:

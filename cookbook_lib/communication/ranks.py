@@ -64,6 +64,11 @@ def place(env: Mapping[str, str] = os.environ) -> Place:
     return Place(host=host)
 
 
+def hosts(where: Place) -> int:
+    """How many hosts the ranks are on, if each holds as many as this one."""
+    return -(-where.size // where.local_size)
+
+
 def number(name: str, text: str) -> int:
     if not text.isdigit():
         raise ValueError(f"{name} is {text!r}, expected a whole number, 0 or more")

@@ -1,16 +1,15 @@
 """One measured collective as one line of JSON, with its bandwidths by NCCL's definitions."""
 
-import platform
 import subprocess
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from cookbook_lib.commands.output import nbytes as bytes_for_people
 from cookbook_lib.communication.collectives import collective
-from cookbook_lib.communication.ranks import Place
+from cookbook_lib.communication.ranks import Place, hosts
+from cookbook_lib.free_memory import NO_MEMORY
 from cookbook_lib.measuring import Timing, cpu_name
+from cookbook_lib.results import origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +58,24 @@ def row(
     ran: what the compiled program or the profile shows; it may differ from what was asked for.
     """
     algbw, busbw = bandwidths(size.op, size.ranks, size.nbytes, timing.median)
-    package = backend.split()[0]
+    measured = {"seconds": timing.json(), "algbw": algbw, "busbw": busbw}
+    return of(size, measured | {"checked": True, "ran": ran}, backend, where, device)
+
+
+def too_large(size: Size, *, backend: str, where: Place, device: str) -> dict[str, Any]:
+    """The row of a size that a rank has no memory for."""
+    return of(size, {"outcome": NO_MEMORY}, backend, where, device)
+
+
+def of(
+    size: Size, found: dict[str, Any], backend: str, where: Place, device: str
+) -> dict[str, Any]:
     return {
         **asdict(size),
         "backend": backend,
         "processes": where.size,
-        "nodes": -(-where.size // where.local_size),
-        "seconds": timing.json(),
-        "algbw": algbw,
-        "busbw": busbw,
-        "checked": True,
-        "ran": ran,
+        "nodes": hosts(where),
+        **found,
         "device": device_names(device)[0],
-        "system": platform.platform(terse=True),
-        "versions": {"python": platform.python_version(), package: version(package)},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **origin(backend.split()[:1]),
     }

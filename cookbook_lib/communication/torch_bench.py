@@ -10,14 +10,16 @@ from cookbook_lib.communication.collectives import ROOT, collective
 from cookbook_lib.communication.member import Member
 from cookbook_lib.communication.messages import WIDTH, counted
 from cookbook_lib.communication.proof import ProofError, about_trace, different, traced
-from cookbook_lib.communication.rows import Size, row, title
+from cookbook_lib.communication.ranks import Place
+from cookbook_lib.communication.room import asked, shared, together
+from cookbook_lib.communication.rows import Size, row, title, too_large
 from cookbook_lib.communication.sampling import sampled
 from cookbook_lib.communication.torch_ops import Buffers, buffers, run
-from cookbook_lib.communication.torch_ranks import joined
+from cookbook_lib.communication.torch_ranks import GROUPS, joined
 
 
 def sweep(
-    member: Member, todo: list[tuple[str, int]], dtype: str, device: str, seconds: float
+    member: Member, todo: list[list], dtype: str, device: str, seconds: float
 ) -> list[dict[str, Any]]:
     """A row for each (op, nbytes) of `todo`; rank 0 emits each as it comes."""
     rows = []
@@ -33,24 +35,31 @@ def sweep(
 def measure(
     op: str, nbytes: int, dtype: str, device: torch.device, member: Member, seconds: float
 ) -> dict[str, Any]:
-    place = member.place
+    place, worst, backend = member.place, slowest(device), f"torch {GROUPS[device.type]}"
     count = counted(collective(op), place.size, nbytes, dtype)
     size = Size(op=op, ranks=place.size, dtype=dtype, nbytes=count * WIDTH[dtype])
-    b = buffers(op, place.rank, place.size, count, dtype, device)
-    ran = prove_trace(op, b, device)
-    timing = sampled(
-        lambda: call(op, b), lambda: b.refill(op), lambda: barrier(device), slowest(device), seconds
-    )
-    prove_result(b)  # of the last call that was timed, as the clock left it
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    return row(
-        size,
-        timing,
-        backend=f"torch {backend}",
-        ran=ran,
-        where=place,
-        device=device.type,
-    )
+    with shared(place, worst, device.type):
+        b = together(
+            worst,
+            lambda: asked(size.nbytes, device.type),
+            lambda: roomy(op, place, count, dtype, device),
+        )
+        if b is None:
+            return too_large(size, backend=backend, where=place, device=device.type)
+        ran = prove_trace(op, b, device)
+        timing = sampled(
+            lambda: call(op, b), lambda: b.refill(op), lambda: barrier(device), worst, seconds
+        )
+        prove_result(b)  # of the last call that was timed, as the clock left it
+    return row(size, timing, backend=backend, ran=ran, where=place, device=device.type)
+
+
+def roomy(op: str, place: Place, count: int, dtype: str, device: torch.device) -> Buffers:
+    """The buffers of a rank, where gloo or NCCL can take as much again, and from two calls."""
+    found = buffers(op, place.rank, place.size, count, dtype, device)
+    spare = [torch.empty_like(x) for x in 2 * (found.given, found.out)]
+    del spare
+    return found
 
 
 def call(op: str, b: Buffers) -> None:
@@ -83,9 +92,8 @@ def prove_trace(op: str, b: Buffers, device: torch.device) -> str:
     with profile(activities=activities, record_shapes=True) as found:
         call(op, b)
     events = traced(found.events())
-    backend = "nccl" if device.type == "cuda" else "gloo"
     sends, gets = moves(op, b)
-    if complaints := about_trace(op, events, backend, sends, gets):
+    if complaints := about_trace(op, events, GROUPS[device.type], sends, gets):
         raise ProofError("; ".join(complaints))
     prove_result(b)
     return ", ".join(sorted({f"{t.backend}:{t.name}" for t in events}))

@@ -9,6 +9,8 @@ import torch.distributed as dist
 
 from cookbook_lib.communication.member import Member
 
+GROUPS = {"cpu": "gloo", "cuda": "nccl"}  # device -> torch's backend for its process group
+
 
 @contextmanager
 def joined(member: Member, device: str = "cpu") -> Iterator[torch.device]:
@@ -26,7 +28,7 @@ def joined(member: Member, device: str = "cpu") -> Iterator[torch.device]:
         torch.cuda.set_device(mine)
     with member.doing("joining the process group"):
         dist.init_process_group(
-            "nccl" if device == "cuda" else "gloo",
+            GROUPS[device],
             store=member.store(),
             rank=member.place.rank,
             world_size=member.place.size,

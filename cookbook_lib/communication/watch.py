@@ -13,6 +13,7 @@ from typing import Any
 from cookbook_lib.communication.member import RankError
 
 START = 120.0  # seconds outside of operations: torch and JAX are imported on a busy machine
+FRAME = ("@ ", "*** ", "PC: ")  # of a C++ stack's lines, below the error
 GRACE = 0.5  # seconds in which other ranks' errors may show that they are only the echo of one
 
 
@@ -117,8 +118,8 @@ def failure(ranks: list[Rank]) -> Exception:
     ):  # from outside: its last words have no part in it
         return told(rank, ranks, rank.operation, f"died of {signal.Signals(-code).name}")
     why = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    lines = rank.log.read_text(errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "no word of why")
+    lines = map(str.strip, reversed(rank.log.read_text(errors="replace").split("\n")))
+    last = next((x for x in lines if x and not x.startswith(FRAME)), "no word of why")
     return told(rank, ranks, rank.operation, f"{why}: {last}")
 
 

@@ -13,13 +13,13 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any
 
-from cookbook_lib.data.encoding import Tokenizer, load
+from cookbook_lib.data.encoding import Tokenizer, differs, load
 from cookbook_lib.data.job import COUNTS, Job, Stop, Told
-from cookbook_lib.data.proof import Differs, Encode, prove, sample
+from cookbook_lib.data.proof import Differs, Proof, sample
 from cookbook_lib.data.reading import Damage, Piece, Text, texts
 
-BATCH = 1 << 21  # bytes of text encoded at once
-DOCUMENTS = 1 << 14  # documents encoded at once
+BATCH = 1 << 22  # bytes of text encoded at once; gigatoken leaves 1 MiB to a single thread
+DOCUMENTS = 1 << 15  # documents encoded at once
 LISTED = 10_000  # bad records of one piece that are listed; all are counted
 
 
@@ -29,29 +29,36 @@ def count_piece(job: Job, index: int, piece: Piece, told: Told = lambda b, t: No
     `shard` in the result is the shard's path without its ending, for the caller to keep.
     `Stop` if the job is strict, `ValueError` for what cannot be written.
     """
-    tokenizer = load(job.tokenizer, job.special_tokens, job.parallel)
-    if job.exact or tokenizer.fast is None:
-        why = "as asked" if job.exact else tokenizer.why_exact
-        return counted(job, index, piece, tokenizer, tokenizer.exact, told) | {"slow": why}
-    try:
-        return counted(job, index, piece, tokenizer, tokenizer.fast, told)
-    except Differs as error:
-        slow = counted(job, index, piece, tokenizer, tokenizer.exact, lambda b, t: None)
-        return slow | {"slow": f"gigatoken differs on {error}"}
+    tokenizer = load(job.tokenizer, job.special_tokens, job.parallel, not job.exact)
+    why = "as asked" if job.exact else tokenizer.refused
+    if not why:
+        try:
+            return counted(job, index, piece, tokenizer, tokenizer.proof, told)
+        except Differs as error:
+            why, told = differs(error), silent  # it was told already
+    return counted(job, index, piece, tokenizer, None, told) | {"slow": why}
+
+
+def silent(nbytes: int, tokens: int) -> None:
+    """Tell nobody."""
 
 
 def counted(
-    job: Job, index: int, piece: Piece, tokenizer: Tokenizer, encode: Encode, told: Told
+    job: Job, index: int, piece: Piece, tokenizer: Tokenizer, proof: Proof | None, told: Told
 ) -> dict[str, Any]:
+    """Exactly if there is no proof; `Differs` if it fails."""
+    encode = proof.fast if proof else tokenizer.exact
+    proofs = []
     result: dict[str, Any] = dict.fromkeys(COUNTS, 0)
     damage: list[Damage] = []
     shard = new_shard(job, index, tokenizer) if job.shards else None
     try:
         for turn, batch in enumerate(ahead(batches(job, piece, damage, result))):
             ids, lengths = encode([t.text for t in batch], ids=shard is not None)
-            if encode is tokenizer.fast:
-                some = sample([t.text for t in batch], turn)
-                prove(tokenizer.fast, tokenizer.exact, some)
+            if proof:
+                proofs.append(proof.of(sample([t.text for t in batch], turn)))
+                while proofs and proofs[0].done():
+                    proofs.pop(0).result()
             nbytes = sum(t.nbytes for t in batch)
             result["documents"] += len(batch)
             result["tokens"] += (tokens := int(lengths.sum()))
@@ -60,6 +67,10 @@ def counted(
             if shard:
                 shard.append(ids, lengths)
             told(nbytes, tokens)
+        if proof:
+            proof.right()
+            for one in proofs:
+                one.result()
         if shard and not result["documents"]:
             shard.discard()  # no reader can map an empty file
             shard = None

@@ -16,7 +16,6 @@ from cookbook_lib.data.clusters import (
     nearest,
     speakers,
     spread,
-    survivors,
 )
 from cookbook_lib.data.components import equal
 from cookbook_lib.data.gauge import Gauge
@@ -24,7 +23,9 @@ from cookbook_lib.data.kept import Kept
 from cookbook_lib.data.linking import Each, Search
 from cookbook_lib.data.pipeline import Pipeline
 from cookbook_lib.data.steps import Exact, FilterStep, MinHash, Substring, Url
+from cookbook_lib.data.storage import Arrays
 from cookbook_lib.data.substrings import repeated
+from cookbook_lib.data.survival import chosen
 
 Cuts = dict[int, list[tuple[int, int]]]  # place -> passages, as (begin, end) of characters
 
@@ -70,21 +71,15 @@ def find_duplicates(pipeline: Pipeline, second: Second) -> tuple[np.ndarray, np.
 
 def by_key(name: str, step: Exact | Url, here: np.ndarray, second: Second) -> np.ndarray:
     """The document that stays, for each one `here`, where equal keys are duplicates."""
-    store = second.folder / f"{name}.keys"
+    kept = second.kept
+    files = Arrays(name=name, folder=second.folder, kept=tuple(kept.paths))
     with second.gauge(name):
-        valid = second.kept.keys(name, 16, store, here)
-        label = equal(np.fromfile(store, "V16"), valid)
-        store.unlink()
-        return kept_ones(label, here, second)
-
-
-def kept_ones(label: np.ndarray, here: np.ndarray, second: Second) -> np.ndarray:
-    """The survivor of each cluster, for each document `here`."""
-
-    def ids(places: np.ndarray) -> list[str]:
-        return second.kept.take(here[places], "id")
-
-    return survivors(label, second.rank[here], second.kept.numbers("length")[here], ids)
+        valid = kept.keys(name, 16, files.file("keys"), here)
+        label = equal(np.fromfile(files.file("keys"), "V16"), valid)
+        files.save("here", here)
+    keeper = chosen(files, label, second.rank[here], second.each, second.workers, second.gauge)
+    files.clear()
+    return keeper
 
 
 def by_minhash(name: str, step: MinHash, here: np.ndarray, second: Second) -> np.ndarray:
@@ -106,14 +101,13 @@ def by_minhash(name: str, step: MinHash, here: np.ndarray, second: Second) -> np
     engine = (search, second.each, second.workers, gauge)
     if priority is None:
         label = linking.clusters(*engine)
-        with gauge(name):
-            keeper = kept_ones(spread(label, speaker, distinct), here, second)
+        label = spread(label, speaker, distinct)
+        keeper = chosen(search, label, second.rank[here], second.each, second.workers, gauge)
     else:
         a, b = linking.neighbours(*engine)
         with gauge(name):
             keeper = nearest(distinct[a], distinct[b], priority)[speaker]
-    for path in second.folder.glob(f"{name}.*"):
-        path.unlink()
+    search.clear()
     return keeper
 
 

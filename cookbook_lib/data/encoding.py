@@ -1,46 +1,66 @@
 """Tokenizers as functions from texts to token ids: an exact one, and a fast one while it is proved.
 
 Exact is what Hugging Face `tokenizers` gives, or `tiktoken` for its own. The fast one is
-gigatoken. It is compared with the exact one on texts made to break it when it is loaded, and on a
-sample of each batch that it encodes.
+gigatoken. It is compared with the exact one on texts made to break it, and on a sample of each
+batch that it encodes; see `proof`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import orjson
 
-from cookbook_lib.data.proof import HARD, Differs, Encode, Encoded, prove
+from cookbook_lib.data.proof import HARD, Differs, Encode, Encoded, Proof
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-    """One tokenizer: `exact`, and `fast` where there is one that is right on hard texts."""
+    """One tokenizer: `exact`, and `fast` where there is one that may be right."""
 
     name: str
     vocab_size: Callable[[], int]  # one more than the largest id
     exact: Encode
-    fast: Encode | None
     id_of: Callable[[str], int | None]  # the id of one token
+    fast: Encode | None = None
     why_exact: str = ""  # why there is no fast one
+    hard: tuple[str, ...] = HARD  # texts on which the fast one is tried
+
+    @cached_property
+    def proof(self) -> Proof:
+        """Of the fast one; it begins when it is first asked for."""
+        assert self.fast is not None
+        return Proof(self.fast, self.exact, self.hard)
+
+    @property
+    def refused(self) -> str:
+        """Why the fast one cannot be used, as far as that is known by now; nothing if it can."""
+        return self.why_exact or (self.proof.failed and differs(self.proof.failed))
+
+
+def differs(on: object) -> str:
+    return f"gigatoken differs on {on}"
 
 
 @lru_cache(maxsize=4)
-def load(name: str, special_tokens: bool = False, parallel: bool = True) -> Tokenizer:
+def load(
+    name: str, special_tokens: bool = False, parallel: bool = True, fast: bool = True
+) -> Tokenizer:
     """The tokenizer in a `tokenizer.json`, or in a folder with one, or `tiktoken:NAME`.
 
     `special_tokens` adds to each text what the tokenizer's post-processor adds. Truncation and
-    padding in the file are left out: what is counted is the whole text.
+    padding in the file are left out: what is counted is the whole text. The exact one is built
+    when it is first used, which takes a moment and can fail with a `ValueError`.
     """
     if name.startswith("tiktoken:"):
         return load_tiktoken(name, special_tokens)
     path = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_bytes()
         config = orjson.loads(text)
         changed = bool(config.get("truncation") or config.get("padding"))
         config |= {"truncation": None, "padding": None}
@@ -50,25 +70,26 @@ def load(name: str, special_tokens: bool = False, parallel: bool = True) -> Toke
         raise ValueError(f"tokenizer {name}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(f"tokenizer {name} is no tokenizer.json of `tokenizers`") from None
-    text = orjson.dumps(config).decode() if changed else text  # a large file takes its time
-    exact, size, id_of = hugging_face(name, text, special_tokens)
-    fast, why = None, ""
+    text = orjson.dumps(config) if changed else text  # a large file takes its time
+    exact = HuggingFace(name, text, special_tokens)
+    encode, why = None, ""
     try:
-        plain = hugging_face(name, text, False)[0] if special_tokens else exact
-        fast = gigatoken(text, specials(exact, plain), parallel)
-        added = [t["content"] for t in config.get("added_tokens") or []][:50]
-        prove(fast, exact, [*HARD, *added, *(f"a{t} {t}b" for t in added)])
+        if fast:
+            around = specials(exact, HuggingFace(name, text, False)) if special_tokens else ([], [])
+            encode = gigatoken(text, around, parallel)
     except Differs as error:
-        fast, why = None, f"gigatoken differs on {error}"
+        why = differs(error)
     except Exception as error:  # what it does not support, it says in many ways
-        fast, why = None, f"gigatoken cannot read it: {' '.join(str(error).split())[:200]}"
+        why = f"gigatoken cannot read it: {' '.join(str(error).split())[:200]}"
+    added = [t["content"] for t in config.get("added_tokens") or []][:50]
     return Tokenizer(
         name=name,
-        vocab_size=size,
+        vocab_size=exact.vocab_size,
         exact=exact,
-        fast=fast,
-        id_of=id_of,
+        id_of=exact.id_of,
+        fast=encode,
         why_exact=why,
+        hard=(*HARD, *added, *(f"a{t} {t}b" for t in added)),
     )
 
 
@@ -87,23 +108,37 @@ def lengths_of(rows: list[Any]) -> Encoded:
     return np.zeros(0, np.uint32), np.fromiter(map(len, rows), np.int64, len(rows))
 
 
-def hugging_face(name: str, config: str, special_tokens: bool) -> tuple[Encode, Callable, Callable]:
-    """How it encodes, the size of its vocabulary, and what names an id."""
-    import tokenizers
+class HuggingFace:
+    """What `tokenizers` makes of texts: called, it encodes."""
 
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(config)
-    except Exception as error:
-        raise ValueError(f"tokenizer {name}: {error}") from None
+    def __init__(self, name: str, config: bytes, special_tokens: bool):
+        self.name, self.config, self.special_tokens = name, config, special_tokens
+        self.lock = Lock()  # it is asked for by the proof's thread too
 
-    def encode(texts: list[str], ids: bool = True) -> Encoded:
-        found = tokenizer.encode_batch_fast(texts, add_special_tokens=special_tokens)
+    @property
+    def tokenizer(self) -> Any:
+        with self.lock:
+            return self.built
+
+    @cached_property
+    def built(self) -> Any:
+        import tokenizers
+
+        try:
+            return tokenizers.Tokenizer.from_buffer(self.config)
+        except Exception as error:
+            raise ValueError(f"tokenizer {self.name}: {error}") from None
+
+    def __call__(self, texts: list[str], ids: bool = True) -> Encoded:
+        encode = self.tokenizer.encode_batch_fast
+        found = encode(texts, add_special_tokens=self.special_tokens)
         return flat([e.ids for e in found]) if ids else lengths_of(found)
 
-    def size() -> int:
-        return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    def vocab_size(self) -> int:
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
-    return encode, size, tokenizer.token_to_id
+    def id_of(self, token: str) -> int | None:
+        return self.tokenizer.token_to_id(token)
 
 
 def specials(exact: Encode, plain: Encode) -> tuple[list[int], list[int]]:
@@ -115,7 +150,7 @@ def specials(exact: Encode, plain: Encode) -> tuple[list[int], list[int]]:
     raise Differs("the special tokens")
 
 
-def gigatoken(config: str, around: tuple[list[int], list[int]], parallel: bool) -> Encode:
+def gigatoken(config: bytes, around: tuple[list[int], list[int]], parallel: bool) -> Encode:
     import gigatoken
 
     tokenizer = gigatoken.Tokenizer.from_json(config)
@@ -159,7 +194,6 @@ def load_tiktoken(name: str, special_tokens: bool) -> Tokenizer:
         name=name,
         vocab_size=lambda: encoding.n_vocab,
         exact=encode,
-        fast=None,
         id_of=id_of,
         why_exact="tiktoken is counted by itself",
     )

@@ -9,16 +9,13 @@ tokenizer, and 0.66 s with the bare tokenizer, which proves nothing and reports 
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, replace
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
+from cookbook_lib.data.early import ended, worker
 from cookbook_lib.data.job import Job, Stop, Told
 from cookbook_lib.data.nodes import connected, cores
 from cookbook_lib.data.reading import Piece
@@ -72,16 +69,8 @@ class Hand:
         self.start()
 
     def start(self) -> None:
-        counts = {k: str(self.threads) for k in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cookbook_lib.data.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | counts | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        self.send(asdict(self.job))
+        self.process = worker()
+        self.send({"threads": self.threads, "job": asdict(self.job)})
 
     def send(self, thing: Any) -> None:
         self.process.stdin.write(json.dumps(thing) + "\n")
@@ -92,14 +81,7 @@ class Hand:
         self.over = True
         self.process.kill()
         self.thread.join()
-        self.stop()
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-        with suppress(OSError):  # what it did not take
-            self.process.stdin.close()
+        ended(self.process)
 
     def work(self, waiting: Queue, news: Queue) -> None:
         """Count pieces until none waits; a piece whose worker died is tried again."""
@@ -113,7 +95,7 @@ class Hand:
                     break
                 if self.over:
                     return
-                self.stop()
+                ended(self.process)
                 self.start()
             else:
                 said = f"{piece.file.path}: its worker died {TRIES} times; is there enough memory?"

@@ -6,6 +6,7 @@ A path is a file, a folder, a glob, `-` for standard input, or a URL that fsspec
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -149,6 +150,13 @@ def walk(folder: str) -> Iterator[str]:
 
 def is_remote(path: str) -> bool:
     return "://" in path
+
+
+def on_disk(out: Path) -> Path:
+    """A folder to write to. `ValueError` for a URL, of which a path makes a folder of that name."""
+    if re.match(r"[A-Za-z][\w.+-]+:/", str(out)):
+        raise ValueError(f"out is {out}, expected a folder on a disk: copy it from there")
+    return out
 
 
 def file_system(path: str) -> tuple[Any, str]:

@@ -106,7 +106,7 @@ def careful(line: bytes | None, first: bool) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        return Reason(f"{error.msg} at column {error.colno}")
+        return Reason(f"{error.msg.removesuffix(' at')} at column {error.colno}")
     except RecursionError:
         return Reason("nested too deeply")
     except ValueError as error:  # an integer of more digits than Python takes

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +46,7 @@ class Kept:
         """Bytes of all values of a column, in UTF-8."""
         return sum(pc.sum(pc.binary_length(part)).as_py() or 0 for part in self.column(name))
 
-    def take(self, places: np.ndarray, name: str) -> list[str]:
+    def take(self, places: np.ndarray, name: str) -> list[Any]:
         """Values of one column at places that ascend; reads the row groups that hold them."""
         out = []
         for start, end, path in zip(self.starts, self.starts[1:], self.paths, strict=False):
@@ -56,7 +57,7 @@ class Kept:
         return out
 
 
-def picked(stored: pq.ParquetFile, rows: np.ndarray, name: str) -> list[str]:
+def picked(stored: pq.ParquetFile, rows: np.ndarray, name: str) -> list[Any]:
     out, start = [], 0
     for group in range(stored.num_row_groups):
         end = start + stored.metadata.row_group(group).num_rows

@@ -8,7 +8,6 @@ is that of `clusters.cluster` and `clusters.stars`, however many workers there a
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from cookbook_lib.data.components import Edges, forest, joined
 from cookbook_lib.data.gauge import Gauge
 from cookbook_lib.data.kept import Kept
 from cookbook_lib.data.steps import MinHash
-from cookbook_lib.data.storage import part, read_json
+from cookbook_lib.data.storage import Arrays, part, read_json
 from cookbook_lib.data.verification import verifier
 from cookbook_lib.data.workers import Task
 
@@ -26,24 +25,11 @@ Each = Callable[[str, list[Task]], None]  # carries out tasks of a step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Search(Arrays):
     """What a worker is told: the step, and where signatures, places and texts lie."""
 
-    name: str
     step: MinHash
-    folder: Path
     documents: int  # with a signature each
-    kept: tuple[Path, ...]
-
-    def file(self, what: str) -> Path:
-        return self.folder / f"{self.name}.{what}"
-
-    def save(self, what: str, array: np.ndarray | Edges) -> None:
-        with part(self.file(what)) as path, path.open("wb") as file:
-            np.save(file, array)
-
-    def load(self, what: str) -> np.ndarray:
-        return np.load(self.file(what), mmap_mode="r")
 
     def edges(self, what: str) -> Edges:
         a, b = self.load(what)
@@ -104,18 +90,18 @@ def passing(
     return out
 
 
-def carry_out(tasks: list[Task], search: Search, each: Each, gauge: Gauge) -> None:
+def carry_out(tasks: list[Task], files: Arrays, each: Each, gauge: Gauge) -> None:
     """Carry out tasks, the last argument of each a file, and add up what they took."""
-    each(search.name, [(measured, task) for task in tasks])
+    each(files.name, [(measured, task) for task in tasks])
     for _, arguments in tasks:
-        gauge.add(read_json(search.file(f"{arguments[-1]}.json")))
+        gauge.add(read_json(files.file(f"{arguments[-1]}.json")))
 
 
 def measured(task: Callable[..., None], arguments: tuple) -> None:
-    search, gauge = arguments[0], Gauge()
-    with gauge(search.name):
+    files, gauge = arguments[0], Gauge()
+    with gauge(files.name):
         task(*arguments)
-    with part(search.file(f"{arguments[-1]}.json")) as path:
+    with part(files.file(f"{arguments[-1]}.json")) as path:
         path.write_text(json.dumps(gauge.to_json()))
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from cookbook_lib.data.delivery import deliver
 from cookbook_lib.data.duplicates import Second, find_duplicates
-from cookbook_lib.data.files import find
+from cookbook_lib.data.files import find, on_disk
 from cookbook_lib.data.gauge import Gauge, high_mark
 from cookbook_lib.data.kept import Kept
 from cookbook_lib.data.linking import Each
@@ -48,9 +48,9 @@ def run(
     address: str | None = None,
 ) -> dict[str, Any]:
     """Carry out a pipeline and return its report. `ValueError` for a full disk and the like."""
-
+    folder, hands = on_disk(out).absolute(), crew(engine, workers, address)
     try:
-        return carried_out(pipeline, out.absolute(), crew(engine, workers, address), progress)
+        return carried_out(pipeline, folder, hands, progress)
     except OSError as error:
         raise ValueError(
             f"{out}: {error.strerror or error}; run it again to go on from here"

@@ -5,6 +5,7 @@ What is written depends on the piece and the pipeline alone.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,12 @@ def counter(name: str | None) -> Callable[[list[str]], list[int]] | None:
     """A function that counts the tokens of texts, or None; fast while that is proved equal."""
     if name is None:
         return None
-    tokenizer = load(name, parallel=False)
-    encode, turn = tokenizer.fast or tokenizer.exact, -1
+    tokenizer, turn = load(name, parallel=False), -1
+    encode = tokenizer.fast or tokenizer.exact
+    if tokenizer.fast:
+        with suppress(Differs):
+            tokenizer.proof.right()
+        encode = tokenizer.exact if tokenizer.refused else tokenizer.fast
 
     def count(found: list[str]) -> list[int]:
         nonlocal encode, turn

@@ -4,9 +4,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from cookbook_lib.data.ledger import lock, write
@@ -23,6 +25,29 @@ def part(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     temporary.replace(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """Arrays of one step that workers share, as files, and where the kept documents lie."""
+
+    name: str
+    folder: Path
+    kept: tuple[Path, ...]
+
+    def file(self, what: str) -> Path:
+        return self.folder / f"{self.name}.{what}"
+
+    def save(self, what: str, array: Any) -> None:
+        with part(self.file(what)) as path, path.open("wb") as file:
+            np.save(file, array)
+
+    def load(self, what: str) -> np.ndarray:
+        return np.load(self.file(what), mmap_mode="r")
+
+    def clear(self) -> None:
+        for path in self.folder.glob(f"{self.name}.*"):
+            path.unlink()
 
 
 def write_json(path: Path, thing: Any) -> None:

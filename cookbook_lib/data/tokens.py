@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 from cookbook_lib.data import engines
-from cookbook_lib.data.files import File, find
+from cookbook_lib.data.files import File, find, on_disk
 from cookbook_lib.data.job import COUNTS, Job, Told
 from cookbook_lib.data.ledger import Ledger
 from cookbook_lib.data.reading import PIECE, Damage, Piece, pieces
@@ -79,6 +79,7 @@ def count(
         raise ValueError("there is no path, expected files, folders, globs, URLs, or -")
     if not tokenizer.startswith("tiktoken:"):
         tokenizer = os.path.abspath(os.path.expanduser(tokenizer))
+    out = on_disk(out) if out else None
     files, skipped = find(paths)
     todo = pieces(files, shard_bytes)
     asked = {

@@ -11,7 +11,8 @@ from cookbook_lib.data.minhash import agreeing, jaccard
 from cookbook_lib.data.shingles import normalise, shingles
 from cookbook_lib.data.steps import MinHash
 
-PAIRS = 20_000  # whose texts are held at once for an exact comparison
+PAIRS = 20_000  # whose shingles are held at once for an exact comparison
+TEXTS = 128  # that are cut into shingles at once: their arrays stay in a core's cache
 
 
 def verifier(step: MinHash, signed: np.ndarray, here: np.ndarray, kept: Kept) -> Verify | None:
@@ -27,8 +28,14 @@ def verifier(step: MinHash, signed: np.ndarray, here: np.ndarray, kept: Kept) ->
         for at in range(0, len(a), PAIRS):
             x, y = here[a[at : at + PAIRS]], here[b[at : at + PAIRS]]
             places = np.unique(np.concatenate([x, y]))
-            found = [normalise(t) for t in kept.take(places, "text")]
-            sets = shingles(found, step.ngram, step.kind).sets()
+            texts = kept.take(places, "text")
+            sets = [
+                one
+                for k in range(0, len(texts), TEXTS)
+                for one in shingles(
+                    [normalise(t) for t in texts[k : k + TEXTS]], step.ngram, step.kind
+                ).sets()
+            ]
             pairs = zip(np.searchsorted(places, x), np.searchsorted(places, y), strict=True)
             out[at : at + PAIRS] = [jaccard(sets[i], sets[j]) >= step.threshold for i, j in pairs]
         return out

@@ -1,12 +1,15 @@
 """A process that counts pieces: a line of JSON in, lines of JSON out.
 
 `python -m cookbook_lib.data.worker` reads a job, then pieces. A process of its own for each worker
-keeps Python's lock out of the way and survives what a piece may do to it. It ends with its input.
+keeps Python's lock out of the way, and the run survives what a piece may do to it. It ends with
+its input.
 """
 
 import json
 import os
+import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +20,14 @@ from cookbook_lib.data.reading import Piece
 
 
 def main() -> None:
-    job = Job(**json.loads(sys.stdin.readline()))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hands out work ends this one
+    with suppress(ImportError):
+        import awkward  # noqa: F401  gigatoken would at its first batch: now it may not have to wait
+    if not (first := sys.stdin.readline()):
+        return
+    told = json.loads(first)
+    job, threads = Job(**told["job"]), str(told["threads"])
+    os.environ |= {"RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
     try:
         for line in sys.stdin:
             index, piece = json.loads(line)

@@ -5,24 +5,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
-import torch.distributed as dist
 import tyro
 
-from cookbook_lib.commands.output import nbytes, print_json, print_table
+from cookbook_lib.commands.output import nbytes, print_json, print_table, progress
 from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication import links
-from cookbook_lib.communication.launch import launch
-from cookbook_lib.communication.member import LIMIT, Member, RankError
-from cookbook_lib.communication.sampling import sampled
+from cookbook_lib.communication.launch import perform
+from cookbook_lib.communication.member import LIMIT, RankError
+from cookbook_lib.communication.ranks import Place, hosts, place
+from cookbook_lib.communication.rows import device_names
 from cookbook_lib.communication.sizes import parse
-from cookbook_lib.communication.torch_bench import slowest
-from cookbook_lib.communication.torch_ranks import joined
-from cookbook_lib.decoding.shards import Query, Shard, cut
 from cookbook_lib.decoding.tree_costs import METHODS, Shape, messages
-from cookbook_lib.decoding.tree_methods import METHODS as IN_TORCH
-from cookbook_lib.decoding.tree_rows import numbers, prove, query, reference, row
-from cookbook_lib.results import append, ready
+from cookbook_lib.results import agrees, append, ready
 
 WIDTH = {"bf16": 2, "fp32": 4, "fp64": 8}
 
@@ -30,7 +24,7 @@ WIDTH = {"bf16": 2, "fp32": 4, "fp64": 8}
 def bench_decode(
     method: str = "all",
     backend: Literal["torch", "jax"] = "torch",
-    devices: int = 4,
+    devices: int | None = None,
     context: Annotated[str, tyro.conf.arg(metavar="TOKENS")] = "64Ki",
     batch: int = 1,
     tokens: int = 1,
@@ -48,11 +42,14 @@ def bench_decode(
 ) -> None:
     """Time one decoding step of attention whose keys lie on several ranks, its result checked.
 
+    Started alone, it starts its ranks here. Under torchrun, srun or mpirun each process is a rank,
+    and rank 0 prints.
+
     Args:
         method: tree, tree-fused, tree-once, ring-kv, ring-q, all-gather, several with commas, or
             all
         backend: torch (a process for each rank, gloo) or jax (devices of one process)
-        devices: ranks that share the keys
+        devices: ranks that share the keys; by default 4, or as many as a launcher has started
         context: keys in all, such as 64Ki; several with commas
         batch: sequences
         tokens: new ones of each sequence
@@ -65,49 +62,68 @@ def bench_decode(
         uplink: bytes/s between nodes, if not the same
         seconds: for the samples of each point
         timeout: seconds that one point may take; then the rank that is slow or dead is named
-        out: a file that each row is appended to as a line of JSON
+        out: a file that each row is appended to as a line of JSON; what it holds is not run again
         json: print one JSON document instead of a table
     """
+    where = place()
+    ranks = team(devices, where, backend, bool(rate))
     shapes = [
-        shape(parse("context", c), devices, batch, tokens, heads, kv_heads, head_dim, dtype)
+        shape(parse("context", c), ranks, batch, tokens, heads, kv_heads, head_dim, dtype)
         for c in context.split(",")
     ]
     names = list(METHODS) if method == "all" else method.split(",")
-    if backend == "jax" and method == "all":
-        names.remove("tree-once")
     for name in names:
         messages(name, shapes[0])  # refuses what is no method
-    if backend == "jax" and "tree-once" in names:
-        raise ValueError("method is 'tree-once', expected another: JAX has the other five")
     for name, value in {"seconds": seconds, "timeout": timeout}.items():
         if not 0 < value < 1e6:
             raise ValueError(f"{name} is {value:g}, expected seconds, above 0")
     if (nodes > 1 or uplink) and not rate:
         raise ValueError(f"nodes is {nodes} without a rate, expected --rate, such as 50M")
-    if rate and backend == "jax":
-        raise ValueError("backend is jax, expected torch: devices of one process have no links")
-    if out:
-        ready(out)
-    rows: list[dict[str, Any]] = []
+    speed, far = (float(parse("rate", x)) if x else None for x in (rate, uplink))
+    tiers = {"nodes": nodes if speed else hosts(where), "rate": speed, "uplink": far}
+    which = {"torch": "torch gloo", "jax": "jax cpu"}[backend]
+    same = {"backend": which, "dtype": dtype, "device": device_names("cpu")[0], **tiers}
+    wanted = [(name, x) for x in dict.fromkeys(shapes) for name in dict.fromkeys(names)]
+    held = ready(out) if out and where.rank == 0 else []
+    known = {
+        (name, x): next((r for r in held if agrees(r, same | {"method": name} | vars(x))), None)
+        for name, x in wanted
+    }
+    todo = [pair for pair, row in known.items() if not row]
 
     def keep(found: dict[str, Any]) -> None:
-        found = found | tiers
-        rows.append(found)
+        row = known[todo[len(came)]] = found | tiers
+        came.append(row)
         if out:
-            append(out, found)
+            append(out, row)
 
-    speed, far = (parse("rate", x) if x else None for x in (rate, uplink))
-    tiers = {"nodes": nodes, "rate": speed, "uplink": far}
+    came: list[dict[str, Any]] = []
     failed = ""
-    with links.network(devices, speed, nodes, far) if speed else nullcontext() as net:
+    with links.network(ranks, speed, nodes, far) if speed and todo else nullcontext() as net:
         try:
-            start(backend, names, shapes, dtype, seconds, timeout, net and net.seats, keep)
+            start(backend, todo, dtype, seconds, timeout, where, net.seats if net else (), keep)
         except RankError as error:
             failed = str(error)
-    show(rows, json)
+    if where.rank == 0:
+        show([row for row in known.values() if row], json)
     if failed:
         sys.stderr.write(f"cookbook: {failed}\n")
         sys.exit(1)
+
+
+def team(devices: int | None, where: Place, backend: str, links: bool) -> int:
+    """How many ranks; `ValueError` if that cannot be."""
+    if links and backend == "jax":
+        raise ValueError("backend is jax, expected torch: devices of one process have no links")
+    if where.size == 1:
+        return 4 if devices is None else devices
+    if devices not in (None, where.size):
+        raise ValueError(f"devices is {devices}, but {where.launcher} started {where.size}")
+    if backend == "jax":
+        raise ValueError(f"backend is jax, expected torch under {where.launcher}: see --backend")
+    if links:
+        raise ValueError(f"rate is given, but {where.launcher} has started the ranks: run it alone")
+    return where.size
 
 
 def shape(s: int, p: int, b: int, l: int, h: int, g: int, k: int, dtype: str) -> Shape:
@@ -120,58 +136,30 @@ def shape(s: int, p: int, b: int, l: int, h: int, g: int, k: int, dtype: str) ->
     return Shape(s=s, p=p, h=h, g=g, k=k, b=b, l=l, width=WIDTH[dtype])
 
 
-def start(backend, names, shapes, dtype, seconds, timeout, seats, keep) -> None:
+def start(backend, todo, dtype, seconds, timeout, where, seats, keep) -> None:
+    """Measure what is to do, with a bar on a terminal; `keep` gets each row as it comes."""
     if backend == "torch":
-        task, processes = sweep, shapes[0].p
+        from cookbook_lib.decoding.tree_torch_bench import sweep
     else:
-        from cookbook_lib.decoding.tree_jax_bench import sweep as task
+        from cookbook_lib.decoding.tree_jax_bench import sweep
+    names = iter([f"{name} over {x.s:,} tokens" for name, x in todo])
+    with progress(len(todo) if where.rank == 0 else 0) as begins:
 
-        processes = 1
-    arguments = {
-        "names": names,
-        "shapes": [vars(x) for x in shapes],
-        "dtype": dtype,
-        "seconds": seconds,
-    }
-    launch(task, processes, arguments, seats=seats or (), limit=float(timeout), on_row=keep)
+        def came(row: dict[str, Any]) -> None:
+            keep(row)
+            begins(next(names, ""))
 
-
-def sweep(
-    member: Member,
-    names: list[str],
-    shapes: list[dict[str, int]],
-    dtype: str,
-    seconds: float,
-) -> list[dict[str, Any]]:
-    """A row for each method and context; rank 0 emits each as it comes."""
-    rows = []
-    with joined(member) as device:
-        for sizes in shapes:
-            x = Shape(**sizes)
-            lengths, rank = cut(x.s, x.p), member.place.rank
-            with member.doing(f"full attention over {x.s:,} tokens"):
-                k, v = numbers(x, dtype, rank, lengths[rank])
-                due = torch.empty(x.b, x.h, x.l, x.k, dtype=torch.float64)
-                if rank == 0:
-                    due = reference(x, dtype, lengths)
-                dist.broadcast(due, 0)
-            shard, asked = Shard(k=k, v=v, lengths=lengths), Query(q=query(x, dtype))
-            for name in names:
-                with member.doing(f"{name} over {x.s:,} tokens"):
-                    last = {}
-
-                    def call(name=name, last=last, asked=asked, shard=shard) -> None:
-                        last["out"] = IN_TORCH[name](asked, shard)
-
-                    call()
-                    error = prove(last["out"], due, dtype, name)
-                    worst = slowest(device)
-                    timing = sampled(call, lambda: None, dist.barrier, worst, seconds)
-                    error = max(error, prove(last["out"], due, dtype, name))  # of the last timed
-                    (error,) = worst([error])
-                rows.append(row(name, "torch gloo", x, dtype, timing, error))
-                member.emit(rows[-1])
-    return rows
+        begins(next(names, ""))
+        perform(
+            sweep,
+            [(name, vars(x)) for name, x in todo],
+            {"dtype": dtype, "seconds": seconds},
+            processes=todo[0][1].p if todo and backend == "torch" else 1,
+            where=where,
+            seats=seats,
+            limit=float(timeout),
+            on_row=came,
+        )
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:

@@ -90,6 +90,31 @@ def tree_fused(q: Array, q_at: Array, keys: Keys, scale: float) -> Array:
     return Part(both[..., :-1], both[..., -1], part.m).output(q.dtype)
 
 
+def tree_once(q: Array, q_at: Array, keys: Keys, scale: float) -> Array:
+    """One all-reduce whose operator is the merge, by recursive doubling, as `tree_methods` has it.
+
+    `psum` takes no other operator than the sum; `ppermute` in pairs takes any.
+    """
+    rank, ranks = lax.axis_index(AXIS), lax.axis_size(AXIS)
+    part, whole = part_of(q, q_at, keys, scale), 1 << (ranks.bit_length() - 1)
+    if more := [(r, r - whole) for r in range(whole, ranks)]:
+        got = lax.ppermute(packed(part), AXIS, more)  # zeros for a rank that nobody sends to
+        part = chosen(rank < ranks - whole, merge(part, unpacked(got)), part)
+    for bit in [1 << i for i in range(whole.bit_length() - 1)]:
+        pairs = [(r, r ^ bit) for r in range(whole)]
+        other = unpacked(lax.ppermute(packed(part), AXIS, pairs))
+        first = rank & bit == 0
+        part = merge(chosen(first, part, other), chosen(first, other, part))  # same on both
+    if more:
+        back = [(to, r) for r, to in more]
+        part = chosen(rank < whole, part, unpacked(lax.ppermute(packed(part), AXIS, back)))
+    return part.output(q.dtype)
+
+
+def chosen(yes: Array, one: Part, other: Part) -> Part:
+    return Part(*(jnp.where(yes, a, b) for a, b in zip(one, other, strict=True)))
+
+
 def all_gather(q: Array, q_at: Array, keys: Keys, scale: float) -> Array:
     parts = unpacked(lax.all_gather(packed(part_of(q, q_at, keys, scale)), AXIS))
     found = rescaled(parts, parts.m.max(0))
@@ -134,6 +159,7 @@ def ring_q(q: Array, q_at: Array, keys: Keys, scale: float) -> Array:
 METHODS: Mapping[str, Callable[[Array, Array, Keys, float], Array]] = {
     "tree": tree,
     "tree-fused": tree_fused,
+    "tree-once": tree_once,
     "ring-kv": ring_kv,
     "ring-q": ring_q,
     "all-gather": all_gather,

@@ -1,5 +1,7 @@
 """Time ways to attend to spread keys in JAX, over devices of one process, each checked."""
 
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -19,18 +21,12 @@ from cookbook_lib.decoding.tree_rows import numbers, prove, query, reference, ro
 DTYPES = {"bf16": jax.numpy.bfloat16, "fp32": np.float32, "fp64": np.float64}
 
 
-def sweep(
-    member: Member,
-    names: list[str],
-    shapes: list[dict[str, int]],
-    dtype: str,
-    seconds: float,
-) -> list[dict[str, Any]]:
-    """A row for each method and context."""
+def sweep(member: Member, todo: list[list], dtype: str, seconds: float) -> list[dict[str, Any]]:
+    """A row for each (method, shape) of `todo`."""
     rows = []
     jax.config.update("jax_enable_x64", dtype == "fp64")
-    with joined(member, shapes[0]["p"]) as mesh:
-        for sizes in shapes:
+    with joined(member, todo[0][1]["p"]) as mesh:
+        for sizes, group in groupby(todo, key=itemgetter(1)):
             x = Shape(**sizes)
             if x.s % x.p:
                 raise ValueError(f"context is {x.s}, expected a multiple of the {x.p} devices")
@@ -48,7 +44,7 @@ def sweep(
                 )
                 q = of(query(x, dtype), dtype)
                 seen = np.full((1, x.l), PADDING - 1, np.int32)
-            for name in names:
+            for name, _ in group:
                 with member.doing(f"{name} over {x.s:,} tokens"):
                     run, last = program(name, mesh, x.k**-0.5), {}
 

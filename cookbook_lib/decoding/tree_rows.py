@@ -1,10 +1,7 @@
 """One measured decoding step over ranks as one line of JSON, and how its numbers are made."""
 
 import os
-import platform
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -13,6 +10,7 @@ from torch import Tensor
 from cookbook_lib.communication.rows import device_names
 from cookbook_lib.decoding.tree_costs import Shape, read, sent, steps
 from cookbook_lib.measuring import Timing
+from cookbook_lib.results import origin
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 # the largest error, as a part of the largest output: bf16 rounds by 2^-9, fp32 adds up thousands
@@ -62,7 +60,6 @@ def row(
     method: str, backend: str, x: Shape, dtype: str, timing: Timing, error: float, **more: Any
 ) -> dict[str, Any]:
     """checked is written when the result has passed, so it is never False."""
-    package = backend.split()[0]
     return {
         "method": method,
         "backend": backend,
@@ -77,7 +74,5 @@ def row(
         **more,
         "cores": os.cpu_count(),
         "device": device_names("cpu")[0],
-        "system": platform.platform(terse=True),
-        "versions": {"python": platform.python_version(), package: version(package)},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **origin(backend.split()[:1]),
     }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.costs import Block
-from cookbook_lib.publishing import glossary
+from cookbook_lib.publishing import glossary, measured
 from cookbook_lib.publishing.planner import bundle
 
 MARK = re.compile(r"<!-- computed: (\w+) -->")
@@ -107,4 +107,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "glossary": glossary.page,
     "ingredients": ingredients,
     "planner": bundle.form,
+    "results": measured.files,
 }

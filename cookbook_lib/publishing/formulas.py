@@ -1,8 +1,10 @@
 """Formulas as MathML, made when the site is built: no script and no request when it is read.
 
-The font is STIX Two Math (SIL Open Font License 1.1), cut down to what formulas use.
+The font is STIX Two Math (SIL Open Font License 1.1), cut down to the letters that the formulas of
+the site use, so that it is there before the first formula is drawn.
 """
 
+import hashlib
 import re
 from html import escape, unescape
 from importlib.resources import files
@@ -18,18 +20,14 @@ SAME = (  # what latex2mathml does not know or sets badly, and what it does well
     (re.compile(r"\\end{(aligned|gathered)}"), r"\\end{align*}"),
     (re.compile(r"\\mathrm{([A-Za-z]{2,})}"), r"\\text{\1}"),  # a word, not a product of letters
 )
-GLYPHS = [  # Unicode ranges
-    *range(0x20, 0x100),  # Latin
-    *range(0x391, 0x3F6),  # Greek
-    *range(0x2010, 0x2060),  # punctuation
-    *range(0x2100, 0x2150),  # letterlike: R, N, l
-    *range(0x2190, 0x21D6),  # arrows
-    *range(0x2200, 0x2300),  # operators
-    *range(0x2308, 0x230C),  # floor and ceiling
-    *range(0x1D400, 0x1D468),  # bold and italic letters
-    *range(0x1D49C, 0x1D4D0),  # script
-    *range(0x1D6E2, 0x1D71C),  # italic Greek
-]
+MATHML = re.compile(r"<math.*?</math>", re.DOTALL)
+TAG = re.compile(r"<[^>]*>")
+ITALICS = (  # first letter, last letter, first italic: a browser sets a single letter in italics
+    ("A", "Z", 0x1D434),
+    ("a", "z", 0x1D44E),
+    ("\u0391", "\u03a9", 0x1D6E2),
+    ("\u03b1", "\u03c9", 0x1D6FC),
+)
 
 
 def with_mathml(html: str) -> str:
@@ -57,15 +55,32 @@ def formula(escaped: str, display: bool) -> str:
     return f'<div class="formula" tabindex="0">{mathml}</div>' if display else mathml
 
 
-def write_font(path: Path) -> None:
-    """Write the part of STIX Two Math that formulas use, as WOFF2."""
+def letters(html: str) -> set[str]:
+    """The characters that the formulas of a page show."""
+    shown = set("".join(unescape(TAG.sub("", math)) for math in MATHML.findall(html)))
+    for first, last, italic in ITALICS:
+        shown |= {chr(italic + ord(c) - ord(first)) for c in shown if first <= c <= last}
+    return shown | {"\u210e"} if "h" in shown else shown  # italic h was there before the others
+
+
+def font(characters: set[str], kept: Path) -> Path:
+    """The font with these characters, made once and kept in a folder."""
+    wanted = "".join(sorted(characters))
+    path = kept / f"formulas-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.woff2"
+    if not path.exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        write_font(part, wanted)
+        part.replace(path)
+    return path
+
+
+def write_font(path: Path, characters: str) -> None:
+    """Write the part of STIX Two Math that these characters need, as WOFF2."""
     options = subset.Options(flavor="woff2", name_IDs=["*"], layout_features=["ssty", "dtls"])
     source = files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
     font = subset.load_font(str(source), options)
     cut = subset.Subsetter(options)
-    cut.populate(unicodes=GLYPHS)
+    cut.populate(text=characters)
     cut.subset(font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    subset.save_font(font, str(part), options)
-    part.replace(path)
+    subset.save_font(font, str(path), options)

@@ -68,10 +68,24 @@ def comparison() -> str:
             f"{len(rows)} published models, each counted from its config by this book's "
             "calculators. A name leads to the model's page, with the commands that print its "
             "numbers.",
-            f'<div class="models" data-search-exclude="">{all_models}</div>',
+            f'<div class="models" data-search-exclude="">{choices(rows)}{all_models}</div>',
             notes(),
             '<script src="../assets/models.js"></script>',
         ]
+    )
+
+
+def choices(rows: list[list[Cell]]) -> str:
+    """A button for each word of the column Kind, which shows the rows that have it."""
+    kinds = (str(row[list(COLUMNS).index("Kind")].value).split() for row in rows)
+    words = ["all", *dict.fromkeys(word for kind in kinds for word in kind)]
+    buttons = "".join(
+        f'<button type="button" aria-pressed="{str(word == "all").lower()}">{word}</button>'
+        for word in words
+    )
+    return (
+        '<div class="models-filter" role="group" aria-label="Kinds of models to show">'
+        f'{buttons}<span role="status">{len(rows)} of {len(rows)}</span></div>'
     )
 
 

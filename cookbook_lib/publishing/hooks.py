@@ -2,12 +2,14 @@
 
 `mkdocs.yml` names this file. Each recipe is the page `recipes/NNN_name.md`, made by mkdocs-jupyter
 from its executed notebook; a recipe without one of its present fingerprint stops the build. Each
-preset is the page `models/NAME.md`, made by `gallery`.
+preset is the page `models/NAME.md`, made by `gallery`. The map, the problems and the references are
+collected from the sources.
 """
 
 import json
 import logging
 import os
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -17,15 +19,31 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from cookbook_lib.publishing import computed, formulas, gallery, glossary, outputs, prose
+from cookbook_lib.publishing import (
+    boxes,
+    cards,
+    chapter_map,
+    chapters,
+    computed,
+    delivery,
+    downloads,
+    feed,
+    formulas,
+    gallery,
+    glossary,
+    measured,
+    outputs,
+    problem_list,
+    prose,
+    references,
+)
 from cookbook_lib.publishing.planner import bundle, runtime
-from cookbook_lib.publishing.recipes import KEY, Recipe, recipes
+from cookbook_lib.publishing.recipes import Recipe, recipes
 
 log = logging.getLogger("mkdocs.hooks.recipes")
-FONT = "assets/formulas.woff2"
 PLANNER = "planner"
 PRESETS = "cookbook_lib/calculators/presets"
-state = {"serving": False}
+state: dict = {"serving": False, "letters": set()}
 
 
 def on_startup(command: str, dirty: bool) -> None:
@@ -34,6 +52,10 @@ def on_startup(command: str, dirty: bool) -> None:
 
 def root(config: MkDocsConfig) -> Path:
     return Path(config.config_file_path).parent
+
+
+def repository(config: MkDocsConfig) -> str:
+    return config.repo_url.rstrip("/")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -83,17 +105,35 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         file = File.generated(config, page, abs_src_path=str(recipe.notebook))
         file.edit_uri = f"../recipes/{recipe.name}.py"
         files.append(file)
+        beside = f"recipes/{recipe.name}/{recipe.name}"
+        made = downloads.notebook(json.loads(recipe.notebook.read_text()), repository(config))
+        files.append(File.generated(config, f"{beside}.ipynb", content=made))
+        files.append(File.generated(config, f"{beside}.py", abs_src_path=str(recipe.source)))
     for page, markdown in gallery.pages().items():
         file = File.generated(config, page, content=markdown)
         if (name := Path(page).stem) != "index":
             file.edit_uri = f"../{PRESETS}/{name}.json"
         files.append(file)
-    font = root(config) / "build" / FONT
-    if not font.exists():
-        formulas.write_font(font)
-    files.append(File.generated(config, FONT, abs_src_path=str(font)))
+    for page, markdown in collected(config).items():
+        files.append(File.generated(config, page, content=markdown))
+    files.append(File.generated(config, "assets/results.json", content=measured.as_json()))
     planner(files, config)
+    robots = f"User-agent: *\nAllow: /\nSitemap: {config.site_url}sitemap.xml\n"
+    files.append(File.generated(config, "robots.txt", content=robots))
+    files.append(File.generated(config, feed.FEED, content=""))  # written when its page is there
     return files
+
+
+def collected(config: MkDocsConfig) -> dict[str, str]:
+    """Address -> Markdown of the pages that tell of all chapters."""
+    known = chapters.chapters(root(config))
+    ran = {recipe.name: boxes.kept(recipe) for recipe in recipes(root(config))}
+    book = chapter_map.parts(config.nav, known)
+    return {
+        "map.md": chapter_map.page(book, ran),
+        "problems.md": problem_list.page(book),
+        "references.md": references.page(root(config), repository(config)),
+    }
 
 
 def planner(files: Files, config: MkDocsConfig) -> None:
@@ -127,18 +167,9 @@ def render(page: Page, convert, config: MkDocsConfig, files: Files) -> None:
     except ValueError as error:
         raise PluginError(f"recipes/{Path(page.file.src_uri).stem}.py: {error}") from error
     recipe = Recipe(root(config) / "recipes" / f"{Path(page.file.src_uri).stem}.py")
-    page.content = page.content.replace("</h1>", "</h1>" + facts(recipe, config), 1)
-
-
-def facts(recipe: Recipe, config: MkDocsConfig) -> str:
-    """The line below a recipe's title: where its source is, and how long it ran."""
-    seconds = json.loads(recipe.notebook.read_text())["metadata"][KEY]["seconds"]
-    source = f"{config.repo_url.rstrip('/')}/blob/main/recipes/{recipe.name}.py"
-    return (
-        f'<p class="nb-facts"><a href="{source}">Source</a> · '
-        f'<a href="{recipe.name}.ipynb" download>Notebook</a> · ran in {seconds:.0f} s · '
-        f"<code>pytest --nbmake recipes/{recipe.name}.py</code></p>"
-    )
+    of, ran = chapters.chapter(recipe), boxes.kept(recipe)
+    page.content = page.content.replace("</h1>", "</h1>" + boxes.header(of, ran), 1)
+    page.content += boxes.footer(of, ran, repository(config))
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -149,18 +180,40 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    text = "" if page.is_homepage else cards.summary(html)
+    page.meta.setdefault("description", text or config.site_description)
     try:
+        if page.file.src_uri == feed.PAGE:
+            state["feed"] = feed.feed(html, config.site_name, config.site_url)
         return formulas.with_mathml(html)
     except ValueError as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from error
 
 
-STARS = 'data-md-component="source"'  # Material's script asks GitHub for them wherever it sees this
-
-
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    return output.replace(STARS, "")
+    if state["serving"]:
+        return finished(output)
+    title = config.site_name if page.is_homepage else page.title
+    text = page.meta["description"]
+    name = f"{cards.FOLDER}/{page.file.src_uri.removesuffix('.md').replace('/', '-')}.png"
+    picture = Path(config.site_dir) / name
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    kept = root(config) / "build" / cards.FOLDER
+    shutil.copyfile(cards.card(kept, config.site_name, title, text), picture)
+    tags = cards.tags(title, text, page.canonical_url, config.site_url + name)
+    return finished(output.replace("</head>", f"{tags}</head>", 1))
 
 
 def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
-    return output.replace(STARS, "")  # 404.html is no page
+    return finished(output) if template_name.endswith(".html") else output  # 404.html is no page
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    font = formulas.font(state["letters"], root(config) / "build" / "assets")
+    shutil.copyfile(font, Path(config.site_dir) / delivery.FONT)
+    (Path(config.site_dir) / feed.FEED).write_text(state["feed"])
+
+
+def finished(html: str) -> str:
+    state["letters"] |= formulas.letters(html)
+    return delivery.delivered(html, strict=not state["serving"])  # serving adds its own script

@@ -16,6 +16,13 @@ STYLE_TAG = re.compile(r"<style.*?</style>", re.DOTALL)
 NOT_SHOWN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
 LABEL = re.compile(r"<!-- (.*?) -->", re.DOTALL)
 WIDTH = re.compile(r'(<svg [^>]*?width=")([\d.]+)pt"')
+DRAWN = re.compile(r'(?<=[ "])style="([^"]*)"')
+ATTRIBUTE = r'\1="\2" '
+DECLARED = re.compile(r"\s*([\w-]+):\s*([^;]+?)\s*(?:;|$)")
+COMMON = re.compile(r'<style type="text/css">\*\{([^{}]*)\}</style>')
+PATH = re.compile(r'(?<= )d="([^"]*)"')
+HUNDREDTH = r"\1"
+FRACTION = re.compile(r"(\.\d\d)\d+")
 SMALLEST = 0.65  # of its size: a figure is not shrunk below this, but scrolled
 PLACE = '<div class="nb-place" id="nb-place-{}"></div>'
 
@@ -66,13 +73,26 @@ def figure(svg: str, alt: str) -> str:
         return f'<figure class="nb-output nb-figure">{svg}</figure>'
     labels = dict.fromkeys(LABEL.findall(svg))  # matplotlib notes each text before its shapes
     alt = alt or "Figure: " + ", ".join(label for label in labels if not label.startswith("$"))
-    svg = LABEL.sub("", NOT_SHOWN.sub("", svg)).strip()
+    svg = small(with_attributes(LABEL.sub("", NOT_SHOWN.sub("", svg)).strip()))
     svg = WIDTH.sub(at_least, svg, count=1)
     svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--md-default-bg-color)")
     return (
         '<figure class="nb-output nb-figure" role="img" tabindex="0" '
         f'aria-label="{escape(alt)}">{svg}</figure>'
     )
+
+
+def with_attributes(svg: str) -> str:
+    """A drawing of matplotlib whose styles are attributes: a page's policy lets no style run."""
+    svg, common = COMMON.sub("", svg), COMMON.search(svg)
+    svg = DRAWN.sub(lambda style: DECLARED.sub(ATTRIBUTE, style[1]).strip(), svg)
+    return svg.replace("<svg ", f"<svg {DECLARED.sub(ATTRIBUTE, common[1])}", 1) if common else svg
+
+
+def small(svg: str) -> str:
+    """The drawing with paths to a hundredth of a point, and without the room between lines."""
+    svg = PATH.sub(lambda path: f'd="{FRACTION.sub(HUNDREDTH, " ".join(path[1].split()))}"', svg)
+    return re.sub(r">\s+<", "><", svg)
 
 
 def at_least(width: re.Match) -> str:

@@ -15,6 +15,11 @@ def linked(markdown: str) -> str:
     return DOCS.sub("](../", RECIPE.sub(r"](\1.md\2", markdown))
 
 
+def from_root(markdown: str) -> str:
+    """A recipe's links to scripts and to `../docs/`, for a page beside the first one."""
+    return DOCS.sub("](", RECIPE.sub(r"](recipes/\1.md\2", markdown))
+
+
 def spaced(markdown: str) -> str:
     """A blank line before each list and around each displayed formula, outside of code."""
     return "\n".join(lines(markdown))

@@ -1,7 +1,8 @@
 """The recipes of a folder, and whether an executed notebook is still true.
 
 A recipe is `recipes/NNN_name.py`; its executed notebook is `build/recipes/NNN_name.ipynb`, written
-only when every cell has run. The notebook carries a fingerprint of what it was made from.
+only when every cell has run. The notebook carries a fingerprint of what it was made from, how long
+it ran, and where.
 """
 
 import hashlib
@@ -40,8 +41,9 @@ class Recipe:
             notebook = json.loads(self.notebook.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        fresh = notebook["metadata"].get(KEY, {}).get("fingerprint") == self.fingerprint
-        return notebook if fresh else None
+        kept = notebook["metadata"].get(KEY, {})
+        fresh = kept.get("fingerprint") == self.fingerprint
+        return notebook if fresh and "where" in kept else None
 
 
 def recipes(root: Path) -> list[Recipe]:

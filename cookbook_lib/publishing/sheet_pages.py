@@ -90,7 +90,7 @@ def parameters(s: Sheet) -> list[str]:
     caption = f"By component; FLOPs of a forward pass over {HELD[0]}"
     return [
         "## Parameters",
-        table("Parameters, four ways", ("", "Parameters"), four),
+        table("Parameters, four ways", ("Which", "Parameters"), four),
         table(caption, head, rows),
         "A weight that is used again, as in a tied head or a shared block, counts where it is "
         "used first.",
@@ -112,7 +112,7 @@ def tokens(s: Sheet) -> list[str]:
         "## A token and its cache",
         table(
             "One sequence, bf16",
-            ("", *HELD),
+            ("Part", *HELD),
             [(name, *(f(c[key]) for c in s.costs)) for name, (key, f) in rows.items()],
         ),
         "Attention is counted dense, as the [conventions](../conventions.md) say. What a length "
@@ -139,7 +139,7 @@ def training(s: Sheet) -> list[str]:
     return [
         f"## Training on {TRAIN['gpus']} GPUs",
         f"{settings(m)}. {answer}",
-        table("Memory of the fullest GPU", ("", "GB", "Share of the chip"), rows),
+        table("Memory of the fullest GPU", ("Part", "GB", "Share of the chip"), rows),
         "The [conventions](../conventions.md#training-memory) say what each part holds.",
         shell(*commands),
     ]
@@ -167,7 +167,7 @@ def serving(s: Sheet) -> list[str]:
         "memory": lambda r: size(r["memory_bytes"]),
         "sequences that fit": lambda r: whole(r["largest_batch"]),
     }
-    head = ("", *(f"prompt of {n}" for n in HELD))
+    head = ("What", *(f"prompt of {n}" for n in HELD))
     body = [
         (name, *(f(r) if r else Cell("does not fit") for r in s.served)) for name, f in rows.items()
     ]

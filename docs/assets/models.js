@@ -17,22 +17,18 @@
     table.tBodies[0].append(...rows);
   };
 
-  const button = (label, press) => {
-    const made = document.createElement("button");
-    made.type = "button";
-    made.textContent = label;
-    made.addEventListener("click", press);
-    return made;
-  };
-
   heads.forEach((head, column) => {
-    head.replaceChildren(button(head.textContent, () => sort(column)));
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    button.addEventListener("click", () => sort(column));
+    head.replaceChildren(button);
   });
   heads[0].setAttribute("aria-sort", "ascending");
 
-  const words = new Set(rows.flatMap((row) => value(row, KIND).split(" ")));
-  const found = document.createElement("span");
-  found.setAttribute("role", "status");
+  const bar = document.querySelector(".models-filter");
+  const choices = [...bar.querySelectorAll("button")];
+  const found = bar.querySelector("[role=status]");
 
   const filter = (word, chosen) => {
     rows.forEach((row) => {
@@ -42,15 +38,7 @@
     found.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
   };
 
-  const choices = ["all", ...words].map((word) => {
-    const choice = button(word, () => filter(word, choice));
-    return choice;
+  choices.forEach((choice) => {
+    choice.addEventListener("click", () => filter(choice.textContent, choice));
   });
-  const bar = document.createElement("div");
-  bar.className = "models-filter";
-  bar.setAttribute("role", "group");
-  bar.setAttribute("aria-label", "Kinds of models to show");
-  bar.append(...choices, found);
-  table.closest(".models").prepend(bar);
-  filter("all", choices[0]);
 }

@@ -51,7 +51,7 @@ class Pass:
         if not use.spec.state:
             return use.module(x, **extra)
         state = None if self.cache is None else self.cache.of_use(use.name)
-        if isinstance(use.spec, specs.Attention):
+        if isinstance(use.spec, specs.Attention | specs.MLA):
             extra |= {"start": self.start, "mask": self.seen()}
         else:
             extra["mask"] = self.mask

@@ -4,6 +4,7 @@ from torch import nn
 
 from cookbook_lib.blocks.attention import Attention
 from cookbook_lib.blocks.deltanet import GatedDeltaNet
+from cookbook_lib.blocks.latent_attention import MLA
 from cookbook_lib.blocks.linear import Linear
 from cookbook_lib.blocks.mamba1 import Mamba1
 from cookbook_lib.blocks.mamba2 import Mamba2
@@ -60,6 +61,8 @@ def make(spec: Block, options: Options) -> nn.Module:
             )
         case specs.Attention():
             return Attention(spec, o.eps, rope=o.rope, scale=o.scale)
+        case specs.MLA():
+            return MLA(spec, inside, rope=o.rope, scale=o.scale)
         case specs.Mamba1():
             return Mamba1(spec, inside, plain_norms=o.plain_norms)
         case specs.Mamba2():
