@@ -30,6 +30,7 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
         "run": "cookbook_lib.commands.train:train_run",
         "tasks": "cookbook_lib.training.experiments:train_tasks",
         "anneal": "cookbook_lib.training.annealing_runs:train_anneal",
+        "compare": "cookbook_lib.training.comparison_runs:train_compare",
     },
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",

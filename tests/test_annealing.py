@@ -11,8 +11,9 @@ from cookbook_lib.cli import main
 from cookbook_lib.data import python_corpus as corpora
 from cookbook_lib.results import read
 from cookbook_lib.training.annealing import VARIANTS, Scale, Variant
-from cookbook_lib.training.annealing_runs import Exam, begun, train_anneal, variants
+from cookbook_lib.training.annealing_runs import begun, train_anneal, variants
 from cookbook_lib.training.claims import claims
+from cookbook_lib.training.exam import Exam
 from cookbook_lib.training.paired import FAILS, HOLDS, UNSEEN, T, every, paired
 
 SMALL = Scale(steps=10, batch=2, length=16, every=4, asked=4, kept=2, vocab=300, d_model=32)
@@ -35,7 +36,7 @@ def test_a_branch_is_the_run_that_had_its_plan_all_along(name, corpus):
     rows = {r["variant"]: r for r in variants(3, SMALL, corpus, others) if "average" in r}
     run = begun(corpus, SMALL, NAMED[name].plan(SMALL), 3)
     rates = [run.advance()["lr"] for _ in range(SMALL.steps)]
-    exam = Exam(corpus, SMALL).losses(run.model)
+    exam = Exam(corpus, SMALL.length, SMALL.asked).losses(run.model)
     assert {source: rows[name][source] for source in exam} == exam
     assert max(rates) <= SMALL.peak * (1 + 1e-9) and min(rates) > 0
 

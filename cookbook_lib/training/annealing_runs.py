@@ -8,43 +8,21 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 
 from cookbook_lib import results
 from cookbook_lib.blocks.models import LanguageModel, Options, Residual
 from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.data.python_corpus import FOLDER, Corpus, python_corpus
-from cookbook_lib.data.streams import Stream
 from cookbook_lib.training import loop
 from cookbook_lib.training.annealing import VARIANTS, Scale, Variant, trunk
 from cookbook_lib.training.averaging import Average
+from cookbook_lib.training.exam import Exam
 from cookbook_lib.training.experiments import provenance
-from cookbook_lib.training.loop import Run, summed
+from cookbook_lib.training.loop import Run
 from cookbook_lib.training.phases import Plan
-from cookbook_lib.training.sampling import IGNORE, Batch, Sampler, packed
+from cookbook_lib.training.sampling import Sampler
 from cookbook_lib.training.tiny import tiny
-
-
-class Exam:
-    """The same sequences for everybody, from all over what a corpus holds out."""
-
-    def __init__(self, corpus: Corpus, scale: Scale):
-        self.asked: dict[str, Batch] = {}
-        for name, shards in corpus.held_out.items():
-            stream = Stream(name, shards, scale.length)
-            read = [stream[n] for n in range(scale.asked)]
-            self.asked[name] = Batch(*packed(read), sources=np.zeros(scale.asked, int))
-
-    @torch.no_grad()
-    def losses(self, model: LanguageModel) -> dict[str, float]:
-        """Nats a token, by source."""
-        everything, cpu = slice(None), torch.device("cpu")
-        return {
-            name: float(summed(model, asked, everything, cpu))
-            / int((asked.targets != IGNORE).sum())
-            for name, asked in self.asked.items()
-        }
 
 
 def begun(corpus: Corpus, scale: Scale, plan: Plan, seed: int) -> Run:
@@ -96,7 +74,7 @@ def variants(
     seed: int, scale: Scale, corpus: Corpus, asked: Collection[Variant] = VARIANTS
 ) -> Iterator[dict[str, Any]]:
     """One row for each variant, and one for each trunk that they share, as they are done."""
-    exam = Exam(corpus, scale)
+    exam = Exam(corpus, scale.length, scale.asked)
     for name in dict.fromkeys(v.trunk for v in asked):
         mine = sorted((v for v in asked if v.trunk == name), key=lambda v: v.begins(scale))
         steps = mine[-1].begins(scale)

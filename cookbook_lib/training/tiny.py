@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cookbook_lib.blocks.models import LanguageModel, Options, Residual, Zamba2
-from cookbook_lib.blocks.models.language_model import Layer, Pass
 from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.configs import from_dict
@@ -78,14 +77,17 @@ def mixers(vocab: int) -> Makers:
 class NoConcatenation(Zamba2):
     """Zamba2 whose shared block reads nothing but the stream: the embeddings' half is zero."""
 
-    def ask(
-        self, parts: Layer, x: Float[Tensor, "b l d"], x0: Float[Tensor, "b l d"], run: Pass
-    ) -> Float[Tensor, "b l d"]:
-        return super().ask(parts, x, torch.zeros_like(x0), run)
+    def read(self, x: Float[Tensor, "b l d"], x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l e"]:
+        return super().read(x, torch.zeros_like(x0))
 
 
 def zamba2(
-    vocab: int, blocks: int = 1, lora: bool = True, layers: str = "mhmh", d_model: int = 64
+    vocab: int,
+    blocks: int = 1,
+    lora: bool = True,
+    layers: str = "mhmh",
+    d_model: int = 64,
+    d_ff: int | None = None,
 ) -> Model:
     """A small Zamba2: Mamba-2 (`m`), and Mamba-2 that first asks a shared block (`h`)."""
     kinds = {"m": "linear_attention", "h": "hybrid"}
@@ -99,7 +101,7 @@ def zamba2(
         "mamba_d_state": 16,
         "chunk_size": 32,
         "num_attention_heads": d_model // 16,
-        "intermediate_size": 2 * d_model,
+        "intermediate_size": d_ff or 2 * d_model,
         "num_mem_blocks": blocks,
         "adapter_rank": 8,
     }

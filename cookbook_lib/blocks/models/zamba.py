@@ -34,10 +34,14 @@ class Zamba(LanguageModel):
         loras = {k.rpartition(".")[2]: use.module for k, use in own.items() if "_adapter_" in k}
         qkv = {f"{k}_proj": f"linear_{k}_adapter_list" for k in "qkv"}
         qkv = {name: loras[lora] for name, lora in qkv.items() if lora in loras}
-        y = run(own["input_layernorm"], torch.cat([x, x0], -1))
+        y = run(own["input_layernorm"], self.read(x, x0))
         y = run(own["self_attn"], y, adapters=qkv)
         y = run(own["pre_ff_layernorm"], y)
         return run(own["feed_forward"], y, adapter=loras.get("gate_up_proj_adapter_list"))
+
+    def read(self, x: Float[Tensor, "b l d"], x0: Float[Tensor, "b l d"]) -> Float[Tensor, "b l e"]:
+        """What the shared block reads."""
+        return torch.cat([x, x0], -1)
 
 
 class Zamba2(Zamba):
