@@ -214,18 +214,14 @@ def test_the_keyboard_is_enough_and_the_link_restores_the_plan(site, address):
             tab.focus("#planner-a")
             tab.keyboard.press("ControlOrMeta+a")
             tab.keyboard.type("llama-3.1-8b")
-            tab.wait_for_function(  # else its sizes may not be there to step into
-                "document.querySelector('[data-part=glance]').innerText.includes('8,030,261,248')"
-            )
+            tab.locator("[data-part=glance]", has_text="8,030,261,248").wait_for()
             tab.keyboard.press("Tab")  # to the summary of its sizes
             tab.keyboard.press("Enter")
             tab.keyboard.press("Tab")
             assert tab.evaluate("document.activeElement.dataset.field") == "pattern"
             tab.focus("#planner-context")
             tab.keyboard.press("ArrowRight")
-            tab.wait_for_function(
-                "document.querySelector('[data-part=glance]').innerText.includes('1.00 GiB')"
-            )
+            tab.locator("[data-part=glance]", has_text="1.00 GiB").wait_for()
             shown, link = tab.inner_text("[data-part=glance]"), tab.url
             assert "8,030,261,248" in shown
         with planner(opened, address, wrong, link.partition("planner/")[2]) as tab:
