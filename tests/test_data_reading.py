@@ -102,7 +102,7 @@ def test_a_dictionary_column_and_a_null_are_read(tmp_path):
 
 
 BAD_LINES = {
-    b'{"text": "cut': "Unterminated string starting at at column 10",
+    b'{"text": "cut': "Unterminated string starting at column 10",
     b'{"text": "\xff"}': "byte 0xff at 10 is not UTF-8",
     b'{"body": "x"}': "no field text, expected text",
     b'{"text": null}': "text is null, expected text",

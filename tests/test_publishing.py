@@ -55,7 +55,7 @@ def test_a_figure_takes_the_colours_of_the_page_and_has_a_text():
         f'<path style="stroke: {INK}; fill: {PAPER}"/><!-- context (tokens) --></svg>'
     )
     shown = outputs.figure(svg, "")
-    assert "stroke: currentColor; fill: var(--md-default-bg-color)" in shown
+    assert 'stroke="currentColor" fill="var(--md-default-bg-color)"' in shown
     assert 'aria-label="Figure: context (tokens)"' in shown and "metadata" not in shown
     assert 'aria-label="a &lt; b"' in outputs.figure(svg, "a < b")
 

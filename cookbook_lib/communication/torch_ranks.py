@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from time import sleep
 
 import torch
 import torch.distributed as dist
@@ -10,6 +11,9 @@ import torch.distributed as dist
 from cookbook_lib.communication.member import Member
 
 GROUPS = {"cpu": "gloo", "cuda": "nccl"}  # device -> torch's backend for its process group
+# A thread of gloo that drops its last tensor while Python ends aborts the process, and a profiler
+# keeps the group with its threads (pytorch/pytorch#179291): they get this long to drop it before.
+GRACE = 0.2  # seconds
 
 
 @contextmanager
@@ -39,3 +43,4 @@ def joined(member: Member, device: str = "cpu") -> Iterator[torch.device]:
         yield mine
     finally:
         dist.destroy_process_group()
+        sleep(GRACE)

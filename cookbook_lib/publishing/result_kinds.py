@@ -124,4 +124,18 @@ KINDS = {
             ("accuracy", "accuracy", "%"),
         ),
     ),
+    "training": Kind(
+        title="Hybrid, transformer, Mamba-2 and ablations, trained",
+        name="model",
+        command="cookbook train compare --out rows.jsonl",
+        by=("experiment", "equal"),
+        columns=(
+            ("seed", "seed", ""),
+            ("parameters", "spec.params", ""),
+            ("tokens", "tokens", ""),
+            ("highest rate", "rate", ""),
+            ("loss on code", "code", ""),
+            ("on prose", "prose", ""),
+        ),
+    ),
 }

@@ -121,7 +121,7 @@ def remedy(r: dict[str, Any]) -> str:
 
 def commands(state: State) -> str:
     lines = [shell(name, line, state.values) for line in state.models.values() for name in COMMANDS]
-    return f"<pre><code>{escape(chr(10).join(lines))}</code></pre>"
+    return f'<pre><code tabindex="0">{escape(chr(10).join(lines))}</code></pre>'
 
 
 def fields(line: str, config: str, model: Model | None) -> list[list[Any]]:
