@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from cookbook_lib.commands.output import count, nbytes, print_json, print_table, progress
+from cookbook_lib.commands.output import count, nbytes, print_json, print_table
 from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication.collectives import COLLECTIVES, collective
 from cookbook_lib.communication.launch import Seat, perform
@@ -143,24 +143,17 @@ def run(
     arguments: dict[str, Any] = {"dtype": dtype, "device": device, "seconds": seconds}
     if backend == "jax":
         arguments["devices"] = team.ranks // team.processes
-    names = iter([title(*pair) for pair in todo])
-    with progress(len(todo) if where.rank == 0 else 0) as begins:
-
-        def came(row: dict[str, Any]) -> None:
-            keep(row)
-            begins(next(names, ""))
-
-        begins(next(names, ""))
-        perform(
-            sweep,
-            todo,
-            arguments,
-            processes=team.processes,
-            where=where,
-            seats=seats,
-            limit=timeout,
-            on_row=came,
-        )
+    perform(
+        sweep,
+        todo,
+        [title(*pair) for pair in todo],
+        arguments,
+        processes=team.processes,
+        where=where,
+        seats=seats,
+        limit=timeout,
+        on_row=keep,
+    )
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cookbook_lib
+from cookbook_lib.commands.output import progress
 from cookbook_lib.communication.member import LIMIT, member, news_file
 from cookbook_lib.communication.ranks import Place
 from cookbook_lib.communication.watch import Rank, watch
@@ -37,6 +38,7 @@ class Seat:
 def perform(
     task: Callable[..., Any],
     todo: Sequence[Sequence[Any]],
+    titles: Sequence[str],
     arguments: Mapping[str, Any],
     *,
     processes: int,
@@ -48,19 +50,28 @@ def perform(
     """Call `task(member, todo, **arguments)` on all ranks: started here, or by who started this.
 
     todo: the cases that are to be run, as JSON. Where there is a launcher it is rank 0's that
-    counts, as only rank 0 reads the file of results; and `on_row` is called on rank 0.
+    counts, as only rank 0 reads the file of results; and `on_row` is called on rank 0. titles: what
+    a bar on its terminal says of each case.
     """
-    if where.size == 1:
-        if todo:
-            given = {"todo": todo, **arguments}
-            launch(task, processes, given, seats=seats, limit=limit, on_row=on_row)
-        return
-    me = member(limit)
-    me.on_row = on_row
-    if where.rank == 0:
-        me.publish("todo", json.dumps(todo))
-    with stdout_to_stderr():
-        task(me, todo=json.loads(me.lookup("todo")), **arguments)
+    names = iter(titles)
+    with progress(len(todo) if where.rank == 0 else 0) as begins:
+
+        def came(row: dict[str, Any]) -> None:
+            on_row(row)
+            begins(next(names, ""))
+
+        begins(next(names, ""))
+        if where.size == 1:
+            if todo:
+                given = {"todo": todo, **arguments}
+                launch(task, processes, given, seats=seats, limit=limit, on_row=came)
+            return
+        me = member(limit)
+        me.on_row = came
+        if where.rank == 0:
+            me.publish("todo", json.dumps(todo))
+        with stdout_to_stderr():
+            task(me, todo=json.loads(me.lookup("todo")), **arguments)
 
 
 @contextmanager

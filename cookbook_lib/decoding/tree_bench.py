@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from cookbook_lib.commands.output import nbytes, print_json, print_table, progress
+from cookbook_lib.commands.output import nbytes, print_json, print_table
 from cookbook_lib.commands.output import seconds as time
 from cookbook_lib.communication.launch import perform
 from cookbook_lib.communication.member import LIMIT, RankError
@@ -137,24 +137,17 @@ def start(backend, todo, dtype, seconds, timeout, where, seats, keep) -> None:
         from cookbook_lib.decoding.tree_torch_bench import sweep
     else:
         from cookbook_lib.decoding.tree_jax_bench import sweep
-    names = iter([f"{name} over {x.s:,} tokens" for name, x in todo])
-    with progress(len(todo) if where.rank == 0 else 0) as begins:
-
-        def came(row: dict[str, Any]) -> None:
-            keep(row)
-            begins(next(names, ""))
-
-        begins(next(names, ""))
-        perform(
-            sweep,
-            [(name, vars(x)) for name, x in todo],
-            {"dtype": dtype, "seconds": seconds},
-            processes=todo[0][1].p if todo and backend == "torch" else 1,
-            where=where,
-            seats=seats,
-            limit=float(timeout),
-            on_row=came,
-        )
+    perform(
+        sweep,
+        [(name, vars(x)) for name, x in todo],
+        [f"{name} over {x.s:,} tokens" for name, x in todo],
+        {"dtype": dtype, "seconds": seconds},
+        processes=todo[0][1].p if todo and backend == "torch" else 1,
+        where=where,
+        seats=seats,
+        limit=float(timeout),
+        on_row=keep,
+    )
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:

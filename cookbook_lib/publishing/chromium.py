@@ -12,30 +12,42 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    def __init__(self, *args, below: str, **more):
+        self.below = below
+        super().__init__(*args, **more)
+
+    def translate_path(self, path: str) -> str:
+        return super().translate_path(path.removeprefix(self.below))
+
     def log_message(self, *args) -> None:
         pass
 
 
 @contextmanager
-def served(site: Path) -> Iterator[str]:
-    """The address of a folder, served on this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site))
+def served(site: Path, below: str = "") -> Iterator[str]:
+    """The address of a folder, served on this machine; below: a path such as `/cookbook`."""
+    handler = partial(Quiet, directory=site, below=below)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
+    yield f"http://127.0.0.1:{server.server_port}{below}/"
     server.shutdown()
     server.server_close()
 
 
+def executable() -> str:
+    """Where the browser is; empty if nowhere."""
+    return next(filter(None, map(shutil.which, NAMES)), "")
+
+
 @contextmanager
-def opened() -> Iterator:
+def opened(*flags: str) -> Iterator:
     """The browser; `OSError` if there is none."""
     from playwright.sync_api import sync_playwright
 
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if not found:
+    if not (found := executable()):
         raise OSError(f"no browser of {', '.join(NAMES)} is on this machine")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", *flags])
         yield browser
         browser.close()
 
