@@ -11,6 +11,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, redirect_stderr
 from functools import partial, wraps
 from importlib import import_module
+from inspect import signature
+from types import UnionType
+from typing import Any, Union, get_args, get_type_hints
 
 COMMANDS: dict = {  # name -> module:function, or a group of further names
     "models": "cookbook_lib.commands.models:models",
@@ -105,13 +108,16 @@ def parse(argv: list[str]) -> Callable[[], None]:
     table, prog = COMMANDS, "cookbook"
     while argv and isinstance(table.get(argv[0]), dict):
         table, prog, argv = table[argv[0]], f"{prog} {argv[0]}", argv[1:]
-    chosen = [argv[0]] if argv and argv[0] in table else list(table)
+    alone = argv[0] if argv and isinstance(table.get(argv[0]), str) else ""
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
     errors = io.StringIO()
     try:
         with redirect_stderr(errors):
+            if alone:  # the others are not even imported
+                name, said = f"{prog} {alone}", argv[1:]
+                return tyro.cli(bound(table[alone]), prog=name, args=said, config=config)
             return tyro.extras.subcommand_cli_from_dict(
-                {name: bound(table[name]) for name in chosen},
+                {name: bound(target) for name, target in table.items()},
                 prog=prog,
                 description=__doc__.partition("\n")[0] if table is COMMANDS else None,
                 args=argv,
@@ -120,7 +126,7 @@ def parse(argv: list[str]) -> Callable[[], None]:
     except SystemExit as end:
         if end.code == 0:
             raise
-        command = " ".join([prog, *argv[:1]]) if argv and argv[0] in table else prog
+        command = f"{prog} {alone}".rstrip()
         fail(f"{one_line(errors.getvalue()).rstrip('.')}; see `{command} --help`")
 
 
@@ -139,7 +145,19 @@ def bound(target: str | dict) -> Callable:
     def bind(*args, **kwargs):
         return partial(command, *args, **kwargs)
 
+    del bind.__wrapped__  # tyro would look behind these hints
+    bind.__signature__ = signature(command)
+    hints = get_type_hints(command, include_extras=True)
+    bind.__annotations__ = {name: spelled(hint) for name, hint in hints.items()}
     return bind
+
+
+def spelled(hint: Any) -> Any:
+    """`X | Y` as `Union[X, Y]`: for the first, tyro imports typeguard, half of a command's start.
+
+    The same holds for `list[X]` without a default.
+    """
+    return Union[get_args(hint)] if isinstance(hint, UnionType) else hint  # noqa: UP007
 
 
 def one_line(box: str) -> str:

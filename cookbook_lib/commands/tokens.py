@@ -14,7 +14,8 @@ SHOWN = 20  # lines about damage; all are in --json and in the folder of --out
 
 
 def tokens(
-    paths: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")],
+    paths: Annotated[list, tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")],  # of strings:
+    # for list[str] tyro imports typeguard, which takes as long as 20 MB of tokens
     tokenizer: str,
     field: str = "text",
     special_tokens: bool = False,

@@ -5,7 +5,8 @@ gigatoken. It is compared with the exact one on texts made to break it, and on a
 batch that it encodes; see `proof`.
 """
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -151,22 +152,36 @@ def specials(exact: Encode, plain: Encode) -> tuple[list[int], list[int]]:
 
 
 def gigatoken(config: bytes, around: tuple[list[int], list[int]], parallel: bool) -> Encode:
+    """From bytes to padded matrices: all else imports awkward, which takes as long as 50 MB."""
     import gigatoken
 
     tokenizer = gigatoken.Tokenizer.from_json(config)
-    before, after = (np.array(ids, np.uint32) for ids in around)
+    add = {"prefix": around[0], "suffix": around[1]}
 
     def encode(texts: list[str], ids: bool = True) -> Encoded:
-        layout = tokenizer.encode_batch(texts, parallel=parallel).layout
-        ends, found = layout.offsets.data, layout.content.data
-        lengths = np.diff(ends)
-        if len(before) + len(after):
-            rows = np.split(found, ends[1:-1]) if len(texts) else []
-            found = np.concatenate([p for r in rows for p in (before, r, after)] or [found])
-            lengths = lengths + len(before) + len(after)
-        return found, lengths
+        rows: list[np.ndarray] = [np.zeros(0, np.uint32)] * len(texts)
+        lengths = np.zeros(len(texts), np.int64)
+        for group in alike(texts):
+            mine = gigatoken.BytesSource([texts[i].encode() for i in group])
+            matrix, found = tokenizer.encode_batch_padded(mine, 0, **add, parallel=parallel)
+            lengths[group] = found
+            if ids:
+                for i, row, length in zip(group, matrix, found.tolist(), strict=True):
+                    rows[i] = row[:length]
+        return np.concatenate(rows) if rows else np.zeros(0, np.uint32), lengths
 
     return encode
+
+
+def alike(texts: list[str]) -> Iterator[list[int]]:
+    """The numbers of texts of like lengths together, so that padding them adds little."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    at = 0
+    while at < len(order):
+        longest = 2 * len(texts[order[at]]) + 64
+        end = bisect_right(order, longest, lo=at, key=lambda i: len(texts[i]))
+        yield order[at:end]
+        at = end
 
 
 def load_tiktoken(name: str, special_tokens: bool) -> Tokenizer:

@@ -22,7 +22,7 @@ from cookbook_lib.data.reading import Piece
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hands out work ends this one
     with suppress(ImportError):
-        import awkward  # noqa: F401  gigatoken would at its first batch: now it may not have to wait
+        import gigatoken  # noqa: F401  while nothing is asked yet
     if not (first := sys.stdin.readline()):
         return
     told = json.loads(first)
