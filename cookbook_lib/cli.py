@@ -93,7 +93,7 @@ BEGIN = {"tokens": "cookbook_lib.data.early:early"}  # command -> what begins wi
 def begun(argv: list[str]) -> AbstractContextManager:
     """What a command begins while its arguments are read, which takes a tenth of a second."""
     module, _, name = BEGIN.get(next(iter(argv), ""), "contextlib:nullcontext").partition(":")
-    return getattr(import_module(module), name)()
+    return getattr(import_module(module), name)(argv)
 
 
 def fail(line: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Full, Queue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from cookbook_lib.data.encoding import Tokenizer, differs, load
@@ -18,8 +18,9 @@ from cookbook_lib.data.job import COUNTS, Job, Stop, Told
 from cookbook_lib.data.proof import Differs, Proof, sample
 from cookbook_lib.data.reading import Damage, Piece, Text, texts
 
-BATCH = 1 << 22  # bytes of text encoded at once; gigatoken leaves 1 MiB to a single thread
+BATCH = 1 << 23  # bytes of text encoded at once; gigatoken leaves 1 MiB to a single thread
 DOCUMENTS = 1 << 15  # documents encoded at once
+LOADING = Lock()  # other pieces are counted in the same process
 LISTED = 10_000  # bad records of one piece that are listed; all are counted
 
 
@@ -29,8 +30,9 @@ def count_piece(job: Job, index: int, piece: Piece, told: Told = lambda b, t: No
     `shard` in the result is the shard's path without its ending, for the caller to keep.
     `Stop` if the job is strict, `ValueError` for what cannot be written.
     """
-    tokenizer = load(job.tokenizer, job.special_tokens, job.parallel, not job.exact)
-    why = "as asked" if job.exact else tokenizer.refused
+    with LOADING:
+        tokenizer = load(job.tokenizer, job.special_tokens, job.parallel, not job.exact)
+        why = "as asked" if job.exact else tokenizer.refused
     if not why:
         try:
             return counted(job, index, piece, tokenizer, tokenizer.proof, told)

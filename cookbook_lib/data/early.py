@@ -1,7 +1,7 @@
 """A worker process that starts while a command's arguments are still read.
 
 Both take a tenth of a second or more, which is much of the time that 100 MB take. So this imports
-next to nothing.
+next to nothing, and the worker loads what seems to be the tokenizer.
 """
 
 import os
@@ -14,9 +14,9 @@ WAITING: list[subprocess.Popen] = []
 
 
 @contextmanager
-def early() -> Iterator[None]:
+def early(argv: list[str]) -> Iterator[None]:
     """One worker starts now; it ends with the context if none has asked for it."""
-    WAITING.append(begun())
+    WAITING.append(begun(guessed(argv)))
     try:
         yield
     finally:
@@ -29,14 +29,23 @@ def worker() -> subprocess.Popen:
     return WAITING.pop() if WAITING else begun()
 
 
-def begun() -> subprocess.Popen:
+def guessed(argv: list[str]) -> str:
+    """The tokenizer that will be asked for as it is by default; nothing if that is not plain."""
+    at = argv.index("--tokenizer") + 1 if "--tokenizer" in argv else len(argv)
+    plain = not {"--exact", "--special-tokens"} & set(argv)
+    return argv[at] if plain and at < len(argv) else ""
+
+
+def begun(tokenizer: str = "") -> subprocess.Popen:
+    """A process that waits for a job, with a tokenizer loaded if one is named."""
+    path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
-        [sys.executable, "-m", "cookbook_lib.data.worker"],
+        [sys.executable, "-m", "cookbook_lib.data.worker", tokenizer],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},  # unused
     )
 
 

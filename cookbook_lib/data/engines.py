@@ -9,7 +9,9 @@ tokenizer, and 0.66 s with the bare tokenizer, which proves nothing and reports 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from queue import Empty, Queue
 from threading import Thread
@@ -26,8 +28,8 @@ TRIES = 3  # of one piece, if its worker dies
 
 
 def local(job: Job, todo: Numbered, told: Told, workers: int) -> Results:
-    """On `workers` cores, two to a process: one reads while the other encodes, and loading the
-    tokenizer is paid once for both. The processes are ended when the results are at hand.
+    """On `workers` cores, two to a process: loading the tokenizer is paid once for both, and one
+    piece is read while another is encoded. The processes are ended when the results are at hand.
     """
     if [piece.file.path for _, piece in todo] == ["-"]:  # a worker has no standard input to read
         from cookbook_lib.data.counting import count_piece
@@ -65,6 +67,7 @@ class Hand:
 
     def __init__(self, job: Job, threads: int):
         self.job, self.threads, self.over = job, threads, False
+        self.at_once = threads
         self.thread: Thread
         self.start()
 
@@ -84,37 +87,47 @@ class Hand:
         ended(self.process)
 
     def work(self, waiting: Queue, news: Queue) -> None:
-        """Count pieces until none waits; a piece whose worker died is tried again."""
+        """Count pieces, some at a time, until none waits.
+
+        What a worker that died had in hand is tried again, one after the other.
+        """
+        held: dict[int, Piece] = {}  # what the worker has in hand
+        again: Numbered = []
+        died: Counter[int] = Counter()
         while True:
             try:
-                index, piece = waiting.get_nowait()
-            except Empty:
-                return
-            for _ in range(TRIES):
-                if self.one(index, piece, news):
-                    break
+                while len(held) < self.at_once and (more := following(again, waiting)):
+                    held[more[0]] = more[1]
+                    self.send([more[0], asdict(more[1])])
+                if not held:
+                    return
+                said = json.loads(self.process.stdout.readline())
+            except (BrokenPipeError, ValueError):  # it died, or died while it wrote
                 if self.over:
                     return
+                died.update(list(held))
+                if lost := [held[index].file.path for index in held if died[index] == TRIES]:
+                    said = f"{lost[0]}: its worker died {TRIES} times; is there enough memory?"
+                    return news.put(("error", 0, said))
+                again, held, self.at_once = [*held.items(), *again], {}, 1
                 ended(self.process)
                 self.start()
+                continue
+            index = said.pop("index")
+            if "tokens" in said:
+                news.put(("told", index, said))
             else:
-                said = f"{piece.file.path}: its worker died {TRIES} times; is there enough memory?"
-                news.put(("error", index, said))
+                del held[index]
+                news.put((*said, index, *said.values()))
 
-    def one(self, index: int, piece: Piece, news: Queue) -> bool:
-        """True when the piece's result, or its error, is told; False if the worker died."""
-        try:
-            self.send([index, asdict(piece)])
-            for line in self.process.stdout:
-                said = json.loads(line)
-                if "tokens" in said:
-                    news.put(("told", index, said))
-                else:
-                    news.put((*said, index, *said.values()))
-                    return True
-        except (BrokenPipeError, ValueError):  # it died, or died while it wrote
-            pass
-        return False
+
+def following(again: Numbered, waiting: Queue) -> tuple[int, Piece] | None:
+    """The next piece, if there is one."""
+    if again:
+        return again.pop(0)
+    with suppress(Empty):
+        return waiting.get_nowait()
+    return None
 
 
 def ray(job: Job, todo: Numbered, told: Told, address: str | None) -> Results:

@@ -1,5 +1,6 @@
 """What is asked of a worker; light, so that the process that hands out work starts at once."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,3 +24,10 @@ class Job:
 
 class Stop(ValueError):
     """The first damage of a strict run."""
+
+
+def at_home(tokenizer: str) -> str:
+    """The same tokenizer by a name that holds in every folder."""
+    if tokenizer.startswith("tiktoken:"):
+        return tokenizer
+    return os.path.abspath(os.path.expanduser(tokenizer))

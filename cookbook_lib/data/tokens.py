@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cookbook_lib.data import engines
 from cookbook_lib.data.files import File, find, on_disk
-from cookbook_lib.data.job import COUNTS, Job, Told
+from cookbook_lib.data.job import COUNTS, Job, Told, at_home
 from cookbook_lib.data.ledger import Ledger
 from cookbook_lib.data.reading import PIECE, Damage, Piece, pieces
 
@@ -77,8 +77,7 @@ def count(
         raise ValueError(f"paths is {paths!r}, expected a list of paths")
     if not (paths := list(paths)):
         raise ValueError("there is no path, expected files, folders, globs, URLs, or -")
-    if not tokenizer.startswith("tiktoken:"):
-        tokenizer = os.path.abspath(os.path.expanduser(tokenizer))
+    tokenizer = at_home(tokenizer)
     out = on_disk(out) if out else None
     files, skipped = find(paths)
     todo = pieces(files, shard_bytes)
