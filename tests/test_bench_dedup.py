@@ -31,6 +31,12 @@ def test_the_tools_find_what_was_planted(capsys, tmp_path):
     assert found[1] < found[2] <= found[0]
 
 
+def test_each_tool_runs_as_often_as_asked(capsys):
+    main(["bench", "dedup", "--documents", "220", "--repeats", "2", "--tools", "cookbook", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert [len(row["all_seconds"]) for row in result["tools"]] == [2]
+
+
 @pytest.mark.parametrize(
     "options, words",
     [

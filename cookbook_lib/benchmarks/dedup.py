@@ -55,10 +55,10 @@ def bench_dedup(
         planted = plant(corpus, documents // 2, seed)
         size = sum(path.stat().st_size for path in corpus.iterdir())
         found: dict[str, list[dict[str, Any]]] = {}
-        for round in range(repeats):
+        for turn in range(repeats):
             for name in ("cookbook", *(t for t in tools if t != "cookbook")):
                 if installed(TOOLS[name][1] or "cookbook-lib"):
-                    folder = Path(place, f"{len(found)}-{round}")
+                    folder = Path(place, f"{name} {turn}")
                     found.setdefault(name, []).append(timed(name, corpus, folder, planted))
     rows = [summary(name, runs, size) for name, runs in found.items()]
     curve = s_curve(planted, found["cookbook"][0]["merged"])
