@@ -32,7 +32,8 @@ def test_the_tools_find_what_was_planted(capsys, tmp_path):
 
 
 def test_each_tool_runs_as_often_as_asked(capsys):
-    main(["bench", "dedup", "--documents", "220", "--repeats", "2", "--tools", "cookbook", "--json"])
+    options = ["--documents", "220", "--repeats", "2", "--tools", "cookbook", "--json"]
+    main(["bench", "dedup", *options])
     result = json.loads(capsys.readouterr().out)
     assert [len(row["all_seconds"]) for row in result["tools"]] == [2]
 

@@ -4,12 +4,14 @@ nor the number of workers changes them."""
 import gzip
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -308,7 +310,7 @@ def test_strict_stops_at_the_first_damage(tokenizers, corpus, capsys):
 def test_what_the_user_got_wrong_is_one_line(tokenizers, corpus, capsys, tmp_path, monkeypatch):
     """And the worker that began with the command has ended with it."""
     begun, begin = [], early.begun
-    monkeypatch.setattr(early, "begun", lambda: begun.append(begin()) or begun[-1])
+    monkeypatch.setattr(early, "begun", lambda *a: begun.append(begin(*a)) or begun[-1])
     good = ["--tokenizer", tokenizers["byte-level"]]
     (tmp_path / "no.json").write_text("[]")
     for argv, said in (
@@ -406,6 +408,24 @@ def test_a_worker_that_dies_is_replaced(tokenizers, large, tmp_path):
     os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
     report = json.loads(run.communicate()[0])
     assert report["documents"] == 10 * 12 * len(TEXTS)
+
+
+def test_pieces_whose_workers_die_again_and_again_end_the_run(tokenizers, large):
+    options = ["--tokenizer", tokenizers["wordpiece"], "--workers", "2"]
+    run = subprocess.Popen(command(large, *options), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    threads = Path(f"/proc/{run.pid}/task")  # each of them has the children that it began
+    if not (threads / str(run.pid) / "children").exists():
+        run.kill()
+        pytest.skip("the kernel does not list a process's children")
+    while run.poll() is None:
+        for children in threads.glob("*/children"):
+            with suppress(OSError):
+                for child in children.read_text().split():
+                    os.kill(int(child), signal.SIGKILL)
+        time.sleep(0.01)
+    said = run.communicate()[1]
+    assert run.returncode == 2
+    assert re.fullmatch(r"cookbook: .+: its worker died 3 times; is there enough memory\?\n", said)
 
 
 def test_two_runs_on_one_folder_refuse_each_other(tokenizers, corpus, tmp_path):

@@ -33,7 +33,7 @@ def bench_dedup(
     """Speed, recall and precision on planted duplicates, each tool in a process of its own.
 
     Tools that are not installed are left out. All of them need: pip install
-    daft 'datatrove[processing]' 'xxhash<4' text-dedup.
+    daft 'datatrove[processing]' spacy 'xxhash<4' text-dedup.
 
     Args:
         documents: how many, in pairs of known similarity
