@@ -462,6 +462,25 @@ def test_any_number_of_workers_and_blocks_puts_documents_into_the_same_order(
     assert np.array_equal(found[order], np.arange(len(here)))
 
 
+def test_documents_of_one_length_are_shared_out_all_the_same(tmp_path):
+    """Their ids alone tell the ranges apart."""
+    n, workers, sizes = 2000, 5, []
+    ids = [f"id{k:04}" for k in np.random.default_rng(0).permutation(n)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ids, "length": [7] * n}), path, row_group_size=100)
+    files = Arrays(name="x", folder=tmp_path, kept=(path,))
+    files.save("here", np.arange(n))
+
+    def each(name, tasks):
+        for task, arguments in tasks:
+            task(*arguments)
+            sizes.append(len(files.load(arguments[1][-1])))
+
+    found = ranking.ranked(files, np.zeros(n, int), each, workers, Gauge())
+    assert np.array_equal(found, np.argsort(np.argsort(ids)))
+    assert len(sizes) == workers and max(sizes) < 1.5 * n / workers
+
+
 def test_zyda_2_drops_duplicates_across_sources_only():
     rank, keeper = np.array([1, 1, 2, 0]), np.array([0, 0, 0, 3])
     assert dropped(keeper, rank).tolist() == [False, True, True, False]

@@ -39,10 +39,9 @@ def ranked(files: Arrays, rank: np.ndarray, each: Each, workers: int, gauge: Gau
     tasks = [(arrange, (files, low, high, f"order-{k}")) for k, (low, high) in ranges]
     carry_out(tasks, files, each, gauge)
     with gauge(files.name):
+        order = np.concatenate([files.load(f"order-{k}") for k, _ in ranges])
         priority = np.empty(len(here), np.int64)
-        priority[np.concatenate([files.load(f"order-{k}") for k, _ in ranges])] = np.arange(
-            len(here)
-        )
+        priority[order] = np.arange(len(here))
         return priority
 
 

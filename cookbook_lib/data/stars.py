@@ -29,12 +29,8 @@ def stars(
     pairs = passing(search, each, workers, gauge, 1, WINDOW, False)
     n, shares = search.documents, min(workers, search.documents)
     own = [slice(n * k // shares, n * (k + 1) // shares) for k in range(shares)]
-    carry_out(
-        [(divide, (search, pairs, own[k], f"worse-{k}")) for k in range(shares)],
-        search,
-        each,
-        gauge,
-    )
+    tasks = [(divide, (search, pairs, own[k], f"worse-{k}")) for k in range(shares)]
+    carry_out(tasks, search, each, gauge)
     state = np.full(n, OPEN, np.int8)
     while left := [k for k in range(shares) if (state[own[k]] == OPEN).any()]:
         search.save("state", state)
