@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from cookbook_lib.data import linking, survival
+from cookbook_lib.data import linking, ranking, survival
 from cookbook_lib.data.banding import Banding, band_keys, candidates, choose, collision, errors
 from cookbook_lib.data.clusters import (
+    best_first,
     cluster,
     dropped,
-    nearest,
     speakers,
     spread,
     stars,
@@ -30,11 +30,14 @@ from cookbook_lib.data.clusters import (
 )
 from cookbook_lib.data.components import components, equal, forest
 from cookbook_lib.data.gauge import Gauge
+from cookbook_lib.data.greedy import nearest
 from cookbook_lib.data.kept import Kept
 from cookbook_lib.data.linking import Search
 from cookbook_lib.data.minhash import jaccard, minhash, permutations, signatures, similarity
 from cookbook_lib.data.planted import pair
 from cookbook_lib.data.shingles import normalise, shingles
+from cookbook_lib.data.stars import decide
+from cookbook_lib.data.stars import stars as shared_stars
 from cookbook_lib.data.steps import MinHash
 from cookbook_lib.data.storage import Arrays
 from cookbook_lib.data.verification import found_by_signature, least_rows, verifier
@@ -228,11 +231,35 @@ def test_any_number_of_workers_finds_the_clusters_of_one(tmp_path, data, n, veri
     priority = np.array(data.draw(st.permutations(range(n))))
     speaker, distinct = speakers(signed, valid, priority)
     search.save("distinct", distinct)
-    a, b = linking.neighbours(search, each, workers, Gauge())
     assert np.array_equal(
-        nearest(distinct[a], distinct[b], priority)[speaker],
+        shared_stars(search, priority, each, workers, Gauge())[speaker],
         stars(signed, step.banding(), priority, check, valid),
     )
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_stars_of_a_long_chain_take_no_more_rounds_than_workers(tmp_path, ordered):
+    """Each document is like the next one; if it is also better, 500 wait for one another."""
+    n, workers, rounds = 500, 7, 0
+    signed = np.arange(n, dtype=np.uint32)[:, None] + np.array([0, 1], np.uint32)
+    signed += signed % 2  # one column joins 1-2, 3-4, …, the other 0-1, 2-3, …
+    step = MinHash(permutations=2, bands=2, rows=1, verify="none")
+    search = Search(name="x", step=step, folder=tmp_path, documents=n, kept=())
+    signed.astype("<u4").tofile(search.file("keys"))
+    search.save("distinct", np.arange(n))
+    priority = np.arange(n) if ordered else np.random.default_rng(0).permutation(n)
+
+    def each(name, tasks):
+        nonlocal rounds
+        rounds += any(arguments[0] is decide for _, arguments in tasks)
+        for task, arguments in tasks:
+            task(*arguments)
+
+    found = shared_stars(search, priority, each, workers, Gauge())
+    if ordered:
+        assert np.array_equal(found, np.arange(n) // 2 * 2)
+    assert np.array_equal(found, stars(signed, step.banding(), priority))
+    assert 1 < rounds <= workers
 
 
 @given(st.integers(0, 8), st.integers(0, 1), st.sampled_from([(2, 3), (3, 2), (1, 4), (4, 1)]))
@@ -400,6 +427,58 @@ def test_any_number_of_workers_and_blocks_lets_the_same_documents_stay(
     found = survival.chosen(files, label, rank[here], each, workers, Gauge())
     one = survivors(label, rank[here], length[here], lambda k: [ids[i] for i in here[k]])
     assert np.array_equal(found, one)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,  # it writes files
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.data(), st.integers(0, 24), st.integers(1, 7), st.integers(1, 7), st.integers(1, 3))
+def test_any_number_of_workers_and_blocks_puts_documents_into_the_same_order(
+    tmp_path, monkeypatch, data, n, workers, block, sample
+):
+    """Also where many have one length, and where ids are there twice."""
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    monkeypatch.setattr(ranking, "SAMPLE", sample)
+    numbers = st.lists(st.integers(0, 2), min_size=n, max_size=n)
+    rank, length, name = (np.array(data.draw(numbers), int) for _ in range(3))
+    ids = [f"id{k}" for k in name]
+    table = pa.table({"id": pa.array(ids, pa.string()), "length": pa.array(length, pa.int64())})
+    some = data.draw(st.integers(0, n))
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    pq.write_table(table[:some], paths[0], row_group_size=3)
+    pq.write_table(table[some:], paths[1], row_group_size=2)
+    here = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    files = Arrays(name="x", folder=tmp_path, kept=tuple(paths))
+    files.save("here", here)
+
+    def each(name, tasks):
+        for task, arguments in data.draw(st.permutations(tasks)):
+            task(*arguments)
+
+    found = ranking.ranked(files, rank[here], each, workers, Gauge())
+    order = best_first(rank[here], length[here], [ids[i] for i in here])
+    assert np.array_equal(found[order], np.arange(len(here)))
+
+
+def test_documents_of_one_length_are_shared_out_all_the_same(tmp_path):
+    """Their ids alone tell the ranges apart."""
+    n, workers, sizes = 2000, 5, []
+    ids = [f"id{k:04}" for k in np.random.default_rng(0).permutation(n)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ids, "length": [7] * n}), path, row_group_size=100)
+    files = Arrays(name="x", folder=tmp_path, kept=(path,))
+    files.save("here", np.arange(n))
+
+    def each(name, tasks):
+        for task, arguments in tasks:
+            task(*arguments)
+            sizes.append(len(files.load(arguments[1][-1])))
+
+    found = ranking.ranked(files, np.zeros(n, int), each, workers, Gauge())
+    assert np.array_equal(found, np.argsort(np.argsort(ids)))
+    assert len(sizes) == workers and max(sizes) < 1.5 * n / workers
 
 
 def test_zyda_2_drops_duplicates_across_sources_only():

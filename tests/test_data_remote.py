@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -118,6 +120,42 @@ def test_s3_is_counted_as_the_disk_is(folder, on_disk):
         moto.stop()
 
 
+@contextmanager
+def served(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_google_cloud_storage_is_counted_as_the_disk_is(folder, on_disk):
+    """The emulator speaks Google's JSON interface; gcsfs reads from it as from Google's."""
+    pytest.importorskip("gcsfs", reason="needs the extra `test`")
+    server = pytest.importorskip("gcp_storage_emulator.server", reason="needs the extra `test`")
+    storage = server.Storage(use_memory_fs=True)
+    with served(partial(server.RequestHandler, storage)) as host:
+        post(f"{host}/storage/v1/b", b'{"name": "corpus"}', "application/json")
+        for path in (folder / "data").iterdir():
+            at = f"{host}/upload/storage/v1/b/corpus/o?uploadType=media&name=data/{path.name}"
+            post(at, path.read_bytes(), "application/octet-stream")
+        env = {
+            "STORAGE_EMULATOR_HOST": host,
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks Google for the kind of a bucket
+        }
+        same(counted("gs://corpus/data", folder, env), on_disk, "gs://corpus/data/")
+        some = counted("gs://corpus/data/*.parquet", folder, env)
+        assert some["files"] == 2 and some["damaged_files"] == 1
+
+
+def post(url: str, data: bytes, kind: str) -> None:
+    urlopen(Request(url, data, {"Content-Type": kind}), timeout=30).close()
+
+
 class Hub(BaseHTTPRequestHandler):
     """The part of the Hub's interface that reading a dataset needs, for one folder."""
 
@@ -176,24 +214,10 @@ class Hub(BaseHTTPRequestHandler):
     def log_message(self, *_) -> None: ...
 
 
-@contextmanager
-def served(root: Path) -> Iterator[str]:
-    handler = type("OfOne", (Hub,), {"root": root})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_a_dataset_of_the_hub_is_counted_as_the_disk_is(folder, on_disk, tmp_path):
     """Hugging Face's own file system reads from a server that answers as the Hub does."""
     pytest.importorskip("huggingface_hub", reason="needs the extra `test`")
-    with served(folder) as address:
+    with served(type("OfOne", (Hub,), {"root": folder})) as address:
         env = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
         root = "hf://datasets/me/corpus/data"
         same(counted(root, folder, env), on_disk, f"{root}/")

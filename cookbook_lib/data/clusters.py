@@ -10,6 +10,7 @@ import numpy as np
 
 from cookbook_lib.data.banding import WINDOW, Banding, band_key, candidates, keys
 from cookbook_lib.data.components import Edges, components, equal, forest, joined
+from cookbook_lib.data.greedy import nearest
 
 Verify = Callable[[np.ndarray, np.ndarray], np.ndarray]  # places of pairs -> which of them pass
 
@@ -130,23 +131,6 @@ def passed(pairs: Edges, distinct: np.ndarray, verify: Verify | None) -> Edges:
         return a, b
     right = verify(distinct[a], distinct[b])
     return a[right], b[right]
-
-
-def nearest(a: np.ndarray, b: np.ndarray, priority: np.ndarray) -> np.ndarray:
-    """Best first, each place that is left stays and drops its neighbours; which one drops each."""
-    swap = priority[a] > priority[b]
-    a, b = np.where(swap, b, a), np.where(swap, a, b)
-    gone, left = np.zeros(len(priority), bool), (a, b)
-    while len(left[0]):  # all at once: who has no better neighbour left is certain to stay
-        waits = np.zeros(len(priority), bool)
-        waits[left[1]] = True
-        gone[left[1][~waits[left[0]]]] = True
-        live = ~gone[left[0]] & ~gone[left[1]]
-        left = (left[0][live], left[1][live])
-    best = np.where(gone, len(priority), priority)
-    stays = ~gone[a] & gone[b]
-    np.minimum.at(best, b[stays], priority[a[stays]])
-    return np.argsort(priority)[best]
 
 
 def survivors(

@@ -9,19 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cookbook_lib.data import linking
-from cookbook_lib.data.clusters import (
-    best_first,
-    dropped,
-    nearest,
-    speakers,
-    spread,
-)
+from cookbook_lib.data.clusters import dropped, speakers, spread
 from cookbook_lib.data.components import equal
 from cookbook_lib.data.gauge import Gauge
 from cookbook_lib.data.kept import Kept
-from cookbook_lib.data.linking import Each, Search
+from cookbook_lib.data.linking import Each, Search, clusters
 from cookbook_lib.data.pipeline import Pipeline
+from cookbook_lib.data.ranking import ranked
+from cookbook_lib.data.stars import stars
 from cookbook_lib.data.steps import Exact, FilterStep, MinHash, Substring, Url
 from cookbook_lib.data.storage import Arrays
 from cookbook_lib.data.substrings import repeated
@@ -92,32 +87,21 @@ def by_minhash(name: str, step: MinHash, here: np.ndarray, second: Second) -> np
         documents=len(here),
         kept=tuple(kept.paths),
     )
+    crew, rank = (second.each, second.workers, gauge), second.rank[here]
     with gauge(name):
         valid = kept.keys(name, 4 * step.permutations, search.file("keys"), here)
-        priority = best(here, second) if step.clusters == "stars" else None
-        speaker, distinct = speakers(search.signed(), valid, priority)
         search.save("here", here)
+    priority = ranked(search, rank, *crew) if step.clusters == "stars" else None
+    with gauge(name):
+        speaker, distinct = speakers(search.signed(), valid, priority)
         search.save("distinct", distinct)
-    engine = (search, second.each, second.workers, gauge)
     if priority is None:
-        label = linking.clusters(*engine)
-        label = spread(label, speaker, distinct)
-        keeper = chosen(search, label, second.rank[here], second.each, second.workers, gauge)
+        label = spread(clusters(search, *crew), speaker, distinct)
+        keeper = chosen(search, label, rank, *crew)
     else:
-        a, b = linking.neighbours(*engine)
-        with gauge(name):
-            keeper = nearest(distinct[a], distinct[b], priority)[speaker]
+        keeper = stars(search, priority, *crew)[speaker]
     search.clear()
     return keeper
-
-
-def best(here: np.ndarray, second: Second) -> np.ndarray:
-    """The rank of each document `here`, all different, 0 the best."""
-    length = second.kept.numbers("length")[here]
-    order = best_first(second.rank[here], length, second.kept.take(here, "id"))
-    priority = np.empty(len(here), np.int64)
-    priority[order] = np.arange(len(here))
-    return priority
 
 
 def passages(kept: Kept, here: np.ndarray, step: Substring) -> Cuts:

@@ -2,7 +2,7 @@
 
 Workers share the bands and find the pairs that meet in a bucket; then they share the pairs, where
 these are to be verified; and forests of the pairs that passed are merged two by two. The outcome
-is that of `clusters.cluster` and `clusters.stars`, however many workers there are.
+is that of `clusters.cluster`, however many workers there are.
 """
 
 import json
@@ -55,14 +55,6 @@ def clusters(search: Search, each: Each, workers: int, gauge: Gauge) -> np.ndarr
         with gauge(search.name):
             label = joined(label, *search.edges(files[0]))
     return label
-
-
-def neighbours(search: Search, each: Each, workers: int, gauge: Gauge) -> Edges:
-    """All pairs of places that are compared and found to be alike."""
-    search.save("label", np.arange(len(search.load("distinct"))))
-    files = passing(search, each, workers, gauge, 1, WINDOW, False)
-    a, b = np.concatenate([search.load(file) for file in files], axis=1)
-    return a, b
 
 
 def passing(
