@@ -21,9 +21,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from cookbook_lib.benchmarks.provenance import device_name, where
 from cookbook_lib.benchmarks.sweep import Row, attempt, words
 from cookbook_lib.benchmarks.wanted import NOTHING, Case, Here, Wanted
+from cookbook_lib.provenance import device_name, where
 from cookbook_lib.results import FOLDER, agrees, append, ready
 
 PACKAGE = Path(__file__).parents[1]

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.saved import saved
 from cookbook_lib.benchmarks.tracked import Tracked
 from cookbook_lib.blocks import kernels
@@ -19,6 +18,7 @@ from cookbook_lib.calculators.memory import LOSS, Memory, Training, loss_bytes, 
 from cookbook_lib.calculators.memory_plan import PARTS
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel
+from cookbook_lib.provenance import where
 
 
 def step(

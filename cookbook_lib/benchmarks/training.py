@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.blocks.models import LanguageModel
 from cookbook_lib.commands.output import count, print_table
 from cookbook_lib.commands.train import maker
+from cookbook_lib.provenance import where
 from cookbook_lib.training.loop import Options, Run
 from cookbook_lib.training.metrics import Clock, Lines, flops_per_token, peak
 from cookbook_lib.training.sampling import Batch
