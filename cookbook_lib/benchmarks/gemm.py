@@ -15,8 +15,8 @@ from cookbook_lib.benchmarks.rows import row
 from cookbook_lib.benchmarks.sweep import Row, sweep
 from cookbook_lib.benchmarks.timing import Stop, clock, measure
 from cookbook_lib.blocks.dtypes import DTYPES
-from cookbook_lib.calculators.costs import BITS
 from cookbook_lib.calculators.gemms import Gemm
+from cookbook_lib.calculators.runs import BITS
 from cookbook_lib.calculators.varied import Use
 from cookbook_lib.provenance import machine
 
