@@ -96,7 +96,7 @@ assert min(final["hybrid"]) > max(final["attention"] + final["Mamba-2"])
 
 # %%
 rows = results.committed("tasks")
-made = {(r["device"], r["torch"], r["date"]) for r in rows}
+made = {(r["device"], r.get("torch") or r["versions"]["torch"], r["date"][:10]) for r in rows}
 budgets = {r["budget"] for r in rows}
 print(f"{len(rows)} trials of {budgets} steps; made on {sorted(made)}")
 

@@ -29,9 +29,9 @@ import matplotlib.pyplot as plt
 from cookbook_lib import plots
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.chips import chip
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.presets import preset
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.plots import table
 
 plots.use()

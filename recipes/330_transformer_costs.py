@@ -39,8 +39,8 @@ from cookbook_lib import plots
 from cookbook_lib.blocks.counted import Counted, beside, walked
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.configs import from_dict
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.presets import preset
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.plots import table
 
 plots.use()

@@ -32,9 +32,9 @@ import torch
 
 from cookbook_lib import plots
 from cookbook_lib.calculators.chips import chip
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.presets import entry, preset
 from cookbook_lib.calculators.report import grouped
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.specs import Mamba2
 from cookbook_lib.commands.models import short
 from cookbook_lib.plots import table

@@ -34,12 +34,12 @@ from cookbook_lib.blocks.models.modules import make
 from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.chips import chip
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.kept import nbytes, tensors
 from cookbook_lib.calculators.memory import Training, activations, memory, stages, states
 from cookbook_lib.calculators.memory_plan import PARTS, cheapest
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.presets import preset
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.plots import table
 from cookbook_lib.results import committed
 

@@ -32,8 +32,8 @@ from cookbook_lib import plots, results
 from cookbook_lib.benchmarks.gemm import fastest, operands, total
 from cookbook_lib.benchmarks.timing import Stop, WallClock, compare
 from cookbook_lib.calculators import presets
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.gemms import SMS, Gemm
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.sizing import UNALIGNED, useful
 from cookbook_lib.calculators.specs import Mamba2
 from cookbook_lib.calculators.varied import own, varied, vary

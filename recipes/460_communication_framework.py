@@ -365,9 +365,9 @@ for exact, rough in zip(ranks[0][::2], ranks[0][1::2], strict=True):
         {
             "layer": exact["layer"],
             "by": exact["way"],
-            "in the trace": f"{len(due)} × {due[0][0]}",
-            "bytes": sum(one[2] for one in rough["trace"]),
-            "counted": sum(one[2] for one in due),
+            "in the trace": f"{len(due)} × {due[0][1]}",
+            "bytes": sum(one[3] for one in rough["trace"]),
+            "counted": sum(one[3] for one in due),
             "float64 apart by": f"{exact['apart']:.0e}",
         }
     )

@@ -32,9 +32,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cookbook_lib import plots
 from cookbook_lib.benchmarks.shapes import config_of, fill, random_model
 from cookbook_lib.calculators.chips import chip
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.presets import preset
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.serving import Serving
 from cookbook_lib.calculators.storage import Storage
 from cookbook_lib.commands.output import nbytes, seconds

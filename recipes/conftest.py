@@ -127,7 +127,7 @@ def where() -> dict:
     """Device, versions, commit and date of this execution, as rows of results tell them."""
     import torch  # here: a run that executes nothing need not wait for it
 
-    from cookbook_lib.benchmarks import provenance
+    from cookbook_lib import provenance
 
     return provenance.where("cuda" if torch.cuda.is_available() else "cpu")
 

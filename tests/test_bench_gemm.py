@@ -14,8 +14,8 @@ from cookbook_lib.benchmarks.gemm import Total, case, fastest, operands, swept, 
 from cookbook_lib.benchmarks.sweep import NO_MEMORY
 from cookbook_lib.benchmarks.timing import Stop
 from cookbook_lib.calculators import presets
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.gemms import Gemm
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.varied import Use, uses, vary
 from cookbook_lib.cli import main
 

@@ -83,4 +83,4 @@ def test_a_broken_sweep_ends_with_the_rows_of_an_unbroken_one(name, tmp_path, ca
         assert json.loads(capsys.readouterr().out) == results.read(out)
         listed = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True).stdout
         orphans = [line.split(None, 1) for line in listed.splitlines()]
-        assert not [a for p, a in orphans if p == "1" and "cookbook_lib.communication.member" in a]
+        assert not [a for p, a in orphans if p == "1" and "cookbook_lib.communication.started" in a]

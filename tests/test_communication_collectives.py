@@ -13,7 +13,8 @@ from cookbook_lib.communication import broken, jax_bench, links, torch_bench, wi
 from cookbook_lib.communication.collectives import COLLECTIVES, collective, wire
 from cookbook_lib.communication.launch import launch
 from cookbook_lib.communication.messages import EXACT, WIDTH, counted, inputs
-from cookbook_lib.communication.proof import Claim, Traced, about_trace, different, moved
+from cookbook_lib.communication.proof import Claim, different, moved
+from cookbook_lib.communication.seen import Seen, about_trace
 
 NCCL = {  # https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md, and src/*.cu
     "all_reduce": lambda n: 2 * (n - 1) / n,
@@ -175,8 +176,8 @@ def test_a_claim_is_proved_only_if_program_size_result_and_clock_agree():
 
 
 def test_a_profile_proves_a_collective_only_with_its_name_and_its_numbers():
-    def trace(*names: tuple[str, int], backend: str = "gloo") -> list[Traced]:
-        return [Traced(backend, *name) for name in names]
+    def trace(*names: tuple[str, int], backend: str = "gloo") -> list[Seen]:
+        return [Seen(backend, name, n, 4 * n) for name, n in names]
 
     assert not about_trace("all_reduce", trace(("all_reduce", 64)), "gloo", 64, 64)
     assert not about_trace("reduce_scatter", trace(("all_reduce", 64)), "gloo", 64, 16)

@@ -1,6 +1,7 @@
 """Ranks that are started come back with their results or with one error that names the rank and the
 operation; none of them hangs, and none outlives the run."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import rank_tasks
 
-from cookbook_lib.communication import links
+from cookbook_lib.communication import links, namespaces
 from cookbook_lib.communication.launch import Seat, launch
 from cookbook_lib.communication.member import RankError
 
@@ -21,7 +22,7 @@ PATIENCE = 60.0  # seconds after which a test gives up
 @pytest.fixture(autouse=True)
 def no_orphans():
     yield
-    assert not children("cookbook_lib.communication.member")
+    assert not children("cookbook_lib.communication.started")
 
 
 def children(program: str) -> list[str]:
@@ -111,9 +112,10 @@ def test_namespaces_of_a_process_that_is_gone_are_swept_and_others_stay(monkeypa
     gone = subprocess.Popen(["true"])
     gone.wait()
     names = [f"cookbook-{gone.pid}-rank0", f"cookbook-{os.getpid()}-rank0", "somebody"]
-    monkeypatch.setattr(links, "ip", lambda *_: str([{"name": n} for n in names]).replace("'", '"'))
-    monkeypatch.setattr(links, "remove", removed.append)
-    links.sweep()
+    listed = json.dumps([{"name": n} for n in names])
+    monkeypatch.setattr(namespaces, "ip", lambda *_: listed)
+    monkeypatch.setattr(namespaces, "remove", removed.append)
+    namespaces.sweep()
     assert removed == [f"cookbook-{gone.pid}-rank0"]
 
 
@@ -150,10 +152,10 @@ with network(2, rate=1e8, nodes=2) as net:
         with parent.stdout as said:
             assert said.readline() == "ready\n"
         mine = f"cookbook-{parent.pid}-"
-        assert mine in links.ip("netns", "list") and list(Path("/etc/netns").glob(f"{mine}*"))
+        assert mine in namespaces.ip("netns", "list") and list(Path("/etc/netns").glob(f"{mine}*"))
         os.killpg(parent.pid, how)  # its children too
         parent.wait()
-        wait_until(lambda: mine not in links.ip("netns", "list"))
+        wait_until(lambda: mine not in namespaces.ip("netns", "list"))
         wait_until(lambda: not list(Path("/etc/netns").glob(f"{mine}*")))
 
     def test_what_cannot_be_built_is_refused_in_one_line(self):

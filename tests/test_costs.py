@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cookbook_lib.calculators import specs
-from cookbook_lib.calculators.costs import Run, State
+from cookbook_lib.calculators.costs import State
 from cookbook_lib.calculators.einsums import Op
+from cookbook_lib.calculators.runs import Run
 
 ATTENTION = specs.Attention(d_model=8, n_heads=4, n_kv_heads=2, head_dim=3)
 MAMBA2 = specs.Mamba2(d_model=8, d_state=4, headdim=4, ngroups=2, chunk_size=4)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from cookbook_lib.blocks.counted import Counted, beside, walked
 from cookbook_lib.calculators import specs
-from cookbook_lib.calculators.costs import Run
+from cookbook_lib.calculators.runs import Run
 
 
 def test_rows_get_what_ran_after_their_name():

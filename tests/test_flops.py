@@ -19,7 +19,8 @@ from reference import AutoConfig, AutoModelForCausalLM, DynamicCache, saved
 from torch.utils.flop_counter import FlopCounterMode
 
 from cookbook_lib.calculators.configs import read_config
-from cookbook_lib.calculators.costs import Block, Run
+from cookbook_lib.calculators.costs import Block
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.specs import (
     KDA,
     MLA,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cookbook_lib import results
-from cookbook_lib.benchmarks import gpu
+from cookbook_lib.benchmarks import gpu, gpu_plan
 from cookbook_lib.benchmarks.gpu_decoding import split
 from cookbook_lib.benchmarks.gpu_work import matmuls, run_tests, steps, swiglu
 from cookbook_lib.benchmarks.sweep import NO_MEMORY
@@ -66,7 +66,8 @@ def plan(monkeypatch):
 
     def of(*names, seconds=0.0):
         parts = [
-            gpu.Part(name, f"rows_{name}", f"plan_of_a_test:{name}", seconds, ()) for name in names
+            gpu_plan.Part(name, f"rows_{name}", f"plan_of_a_test:{name}", seconds, ())
+            for name in names
         ]
         monkeypatch.setattr(gpu, "PLAN", tuple(parts))
 
@@ -86,7 +87,7 @@ def test_parts_take_turns_and_nothing_is_measured_twice(plan, tmp_path):
 def test_what_was_never_measured_comes_before_what_older_code_measured(plan, tmp_path, monkeypatch):
     plan("first")
     gpu.gpu(device="cpu", out=tmp_path)
-    monkeypatch.setattr(gpu, "code", lambda part: "newer")
+    monkeypatch.setattr(gpu_plan, "code", lambda part: "newer")
     plan("first", "second")
     RAN.clear()
     gpu.gpu(device="cpu", out=tmp_path)
@@ -188,16 +189,16 @@ def test_the_plan_holds_both_widths_in_all_three_products_and_names_its_sources(
     cases = matmuls(there).cases
     assert len(cases) == len({str(case) for case in cases}) > 100
     assert all(isinstance(case["layers"], int) for case in steps(there).cases)
-    for part in gpu.PLAN:
-        assert all((gpu.PACKAGE / source).exists() for source in part.sources)
-        assert len(gpu.code(part)) == 12
+    for part in gpu_plan.PLAN:
+        assert all((gpu_plan.PACKAGE / source).exists() for source in part.sources)
+        assert len(gpu_plan.code(part)) == 12
 
 
 def test_the_plan_holds_split_k_over_long_caches_and_it_runs():
     there = Here(device="cuda", name="a GPU", tiny=False)
     cases = split(there).cases
     assert {(131072, 1), (4096, 8)} <= {(case["context"], case["batch"]) for case in cases}
-    assert "split-k" in [part.name for part in gpu.PLAN]
+    assert "split-k" in [part.name for part in gpu_plan.PLAN]
     (case,) = split(HERE).cases
     row = split(HERE).run(case)
     assert set(row["seconds"]) == {"sdpa", "1", "4"} and row["outcome"] == "measured"

@@ -4,8 +4,8 @@ import pytest
 
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.chips import CHIPS, Chip
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.hardware import roofline
+from cookbook_lib.calculators.runs import Run
 
 CHIP = Chip(name="test", flops=100.0, bandwidth=10.0, memory=1.0, source="made for this test")
 ATTENTION = specs.Attention(d_model=8, n_heads=4, n_kv_heads=2, head_dim=3)

@@ -9,9 +9,10 @@ from cookbook_lib.blocks.models.modules import make
 from cookbook_lib.blocks.models.options import Options
 from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.calculators import specs
-from cookbook_lib.calculators.costs import BITS, Block, Run
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
 from cookbook_lib.calculators.kept import nbytes, selective, tensors
+from cookbook_lib.calculators.runs import BITS, Run
 
 D = 64
 GQA = specs.Attention(d_model=D, n_heads=4, n_kv_heads=2, head_dim=16)

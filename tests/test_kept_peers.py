@@ -20,8 +20,8 @@ from transformers.models.qwen3_next.modeling_qwen3_next import (
 from cookbook_lib.benchmarks.saved import saved
 from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.calculators import specs
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.kept import nbytes, selective, tensors
+from cookbook_lib.calculators.runs import Run
 
 B, L, D, HEADS = 2, 64, 64, 4
 RUN = Run(b=B, l=L)

@@ -14,7 +14,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Atten
 from cookbook_lib.blocks.attention import visible
 from cookbook_lib.blocks.latent_attention import MLA as Module
 from cookbook_lib.blocks.rope import RoPE
-from cookbook_lib.calculators.costs import Run
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.specs import MLA
 
 SPEC = MLA(

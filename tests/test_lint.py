@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cookbook_lib.calculators import presets, specs
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.gemms import SMS, TILES, gemms
 from cookbook_lib.calculators.lint import RULES, Setting, efficiency, lint
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.cli import main
 
 ATTENTION = specs.Attention(d_model=4096, n_heads=32, n_kv_heads=8, head_dim=128)

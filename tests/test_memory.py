@@ -17,11 +17,11 @@ from cookbook_lib.benchmarks.saved import saved
 from cookbook_lib.benchmarks.tracked import tracked_peak
 from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.blocks.models import build
-from cookbook_lib.calculators.costs import BITS
 from cookbook_lib.calculators.memory import LOSS, Training, activations, memory, stages, states
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.presets import preset
+from cookbook_lib.calculators.runs import BITS
 from cookbook_lib.calculators.specs import MLA, MLP, Attention, Linear, Norm
 
 LLAMA = preset("llama-2-7b")

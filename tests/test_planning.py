@@ -14,7 +14,6 @@ from reference import assert_same
 
 from cookbook_lib.calculators.chips import CHIPS
 from cookbook_lib.calculators.configs import read_config
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.families import FAMILIES, Choice, attends, config
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.planning import (
@@ -26,6 +25,7 @@ from cookbook_lib.calculators.planning import (
     measure,
     plan,
 )
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.space import grid
 from cookbook_lib.calculators.storage import Storage
 from cookbook_lib.calculators.verdicts import STEPS, neighbours, verdict

@@ -6,7 +6,7 @@ import pytest
 
 from cookbook_lib.plots import INK, PAPER
 from cookbook_lib.publishing import formulas, gallery, outputs, prose
-from cookbook_lib.publishing.hooks import fill
+from cookbook_lib.publishing.nav import filled
 
 
 def test_lists_and_formulas_get_the_blank_lines_that_jupyter_does_not_need():
@@ -81,13 +81,14 @@ def test_a_formula_that_cannot_be_shown_stops_the_build(tex):
         formulas.formula(tex, display=False)
 
 
-def test_the_menu_takes_recipes_by_their_numbers():
-    known = ["recipes/310_a.md", "recipes/320_b.md", "recipes/410_c.md"]
-    placed: set[str] = set()
-    assert fill({"Costs": "recipes/3*"}, known, placed) == {"Costs": known[:2]}
-    assert fill({"None yet": "recipes/9*"}, known, placed) is None
-    assert fill({"More": ["index.md", "recipes/4*"]}, known, placed) == {
-        "More": ["index.md", "recipes/410_c.md"]
-    }
-    assert placed == set(known)
-    assert fill({"Models": "models/*"}, known, placed) == {"Models": gallery.menu()}
+def test_the_menu_takes_recipes_by_their_numbers_and_leaves_none_out():
+    a, b, c, d = pages = [f"recipes/{name}.md" for name in ("310_a", "320_b", "410_c", "710_d")]
+    nav = [{"Costs": "recipes/3*"}, {"None yet": "recipes/9*"}]
+    nav += [{"More": ["index.md", "recipes/4*"]}, {"Models": "models/*"}]
+    assert filled(nav, pages) == [
+        {"Costs": [a, b]},
+        {"More": ["index.md", c]},
+        {"Models": gallery.menu()},
+        {"More recipes": [d]},
+    ]
+    assert filled(nav, pages[:3])[-1] == {"Models": gallery.menu()}

@@ -60,6 +60,25 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     assert done.returncode == 0, done.stdout
 
 
+LAYERS = {  # folder -> the others that it may import; `commands.output`, which prints, is for all
+    "calculators": set(),
+    "communication": set(),
+    "data": set(),
+    "blocks": {"calculators"},
+    "decoding": {"blocks", "calculators", "communication"},
+    "training": {"blocks", "calculators", "data"},
+}
+ABOVE = {*LAYERS, "benchmarks", "commands", "publishing"}
+
+
+@pytest.mark.parametrize("folder", LAYERS)
+def test_imports_point_one_way(folder):
+    line = re.compile(r"^ *(?:from|import) cookbook_lib(?:\.| import )(\w+)(\.output)?", re.M)
+    for file in sorted((ROOT / "cookbook_lib" / folder).rglob("*.py")):
+        found = {name for name, output in line.findall(file.read_text()) if not output}
+        assert not (found & ABOVE) - LAYERS[folder] - {folder}, file
+
+
 def needed() -> set[str]:
     """Every package that `pip install -e .[dev]` brings to this machine, by its metadata."""
     extras = PROJECT["optional-dependencies"]

@@ -15,9 +15,9 @@ from transformers import AutoConfig
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.chips import CHIPS, chip
 from cookbook_lib.calculators.configs import from_dict
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.presets import entry, names, preset
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.serving import Serving, largest, serving_report
 from cookbook_lib.calculators.storage import FORMATS, Storage, picked
 

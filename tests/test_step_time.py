@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from cookbook_lib.calculators.chips import chip
 from cookbook_lib.calculators.collectives import collectives, partial_sums
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.presets import preset
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.specs import (
     KDA,
     MLA,

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cookbook_lib import provenance
 from cookbook_lib.benchmarks import cuda
 from cookbook_lib.benchmarks.ceilings import COPIED, SIDES, Ceilings, ceilings
 from cookbook_lib.benchmarks.rows import row
@@ -55,18 +56,19 @@ def test_a_gpu_is_waited_for(graph):
     x = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
     took = measure(lambda: x @ x, clock("cuda", graph=graph), Stop(seconds=0.5))
     assert took.median > 2 * 4096**3 / 1e16
-    assert set(cuda.gpu_state()) <= set(cuda.FIELDS)
+    assert set(provenance.gpu_state()) <= set(provenance.FIELDS)
 
 
 def test_what_nvidia_smi_does_not_tell_is_left_out():
-    assert cuda.parsed("1980, 2619, 120.53, 41\n") == {
+    assert provenance.parsed("1980, 2619, 120.53, 41\n") == {
         "clocks.sm": 1980,
         "clocks.mem": 2619,
         "power.draw": 120.53,
         "temperature.gpu": 41,
     }
-    assert cuda.parsed("1980, 2619, [N/A], 41\n").keys() == set(cuda.FIELDS) - {"power.draw"}
-    assert cuda.parsed("") == {}
+    told = provenance.parsed("1980, 2619, [N/A], 41\n")
+    assert told.keys() == set(provenance.FIELDS) - {"power.draw"}
+    assert provenance.parsed("") == {}
 
 
 def test_a_short_call_is_repeated_until_the_clock_can_see_it():

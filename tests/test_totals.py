@@ -7,8 +7,8 @@ import pytest
 
 from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.chips import CHIPS
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.hardware import roofline
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.space import grid
 from cookbook_lib.calculators.storage import Storage
 from cookbook_lib.calculators.totals import totals

@@ -10,7 +10,7 @@ import torch
 import tree_tasks
 
 from cookbook_lib.cli import main
-from cookbook_lib.communication import links
+from cookbook_lib.communication import links, namespaces
 from cookbook_lib.communication.launch import launch
 from cookbook_lib.decoding import tree_methods
 from cookbook_lib.decoding.tree_costs import METHODS, Shape, sent
@@ -129,7 +129,7 @@ def test_all_methods_are_timed_over_two_tiers_and_leave_nothing_behind(capsys):
     assert [row["method"] for row in rows] == list(METHODS)
     for row in rows:
         assert (row["nodes"], row["rate"], row["uplink"]) == (2, 1e8, 2.5e7) and row["checked"]
-    assert f"cookbook-{os.getpid()}-" not in links.ip("netns", "list")
+    assert f"cookbook-{os.getpid()}-" not in namespaces.ip("netns", "list")
 
 
 # measured over two tiers

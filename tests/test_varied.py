@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cookbook_lib.calculators import presets, specs
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.gemms import SMS, TILES, gemms, products
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.sizing import UNALIGNED, useful
 from cookbook_lib.calculators.varied import SIZES, own, uses, varied, vary
 

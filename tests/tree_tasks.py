@@ -6,12 +6,11 @@ from collections import Counter
 
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cookbook_lib.communication.member import Member
-from cookbook_lib.communication.proof import traced
+from cookbook_lib.communication.seen import seen
 from cookbook_lib.communication.torch_ranks import joined
 from cookbook_lib.communication.wire_count import SENT
 from cookbook_lib.decoding.shards import Query, Shard, ShardedCache, cut
@@ -155,12 +154,10 @@ def count(member: Member, sizes: dict[str, int]) -> dict[str, dict]:
     shard = of_rank(k, v, cut(sizes["s"], member.place.size), member.place.rank)
     for method, attend in METHODS.items():
         attend(Query(q=q), shard)
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
-            attend(Query(q=q), shard)
         numbers, times = Counter(), Counter()
-        for event in traced(seen.events()):
-            numbers[event.name] += event.numbers
-            times[event.name] += 1
+        for event in seen(lambda attend=attend: attend(Query(q=q), shard)):
+            numbers[event.kind] += event.elements
+            times[event.kind] += 1
         found[method] = {name: [times[name], numbers[name]] for name in times}
     return found
 

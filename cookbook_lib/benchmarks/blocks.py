@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from cookbook_lib.benchmarks.ceilings import Ceilings, ceilings
 from cookbook_lib.benchmarks.named import NAMES, Sizes, sized, sizes_of
 from cookbook_lib.benchmarks.passes import Pass, inputs, shape, timed, work
-from cookbook_lib.benchmarks.provenance import device_name
 from cookbook_lib.benchmarks.rows import row
 from cookbook_lib.benchmarks.shown import show_blocks, show_model
 from cookbook_lib.benchmarks.sides import ours, theirs
@@ -22,6 +21,7 @@ from cookbook_lib.benchmarks.timing import Stop, clock, compare
 from cookbook_lib.benchmarks.tracked import peak_bytes
 from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.calculators.costs import Block
+from cookbook_lib.provenance import machine
 from cookbook_lib.results import ready
 
 USUAL_SIZES = Sizes()
@@ -122,9 +122,7 @@ def bench_block(
 
 def place(how: How) -> Row:
     """What two rows must have in common to be of the same measurement."""
-    return {"device": device_name(how.device), "threads": torch.get_num_threads()} | (
-        {"graph": True} if how.graph else {}
-    )
+    return machine(how.device) | ({"graph": True} if how.graph else {})
 
 
 def block_row(spec: Block, how: How, their_chunk_size: int, **case: Any) -> Row:

@@ -6,7 +6,6 @@ that a short one is not measured as the launches that it waits for. `graph` remo
 longer ones.
 """
 
-import subprocess
 from collections.abc import Callable
 from time import perf_counter
 
@@ -15,7 +14,6 @@ import torch
 from cookbook_lib.cuda_graphs import captured
 
 FLUSH = 256 * 2**20  # bytes, beyond any L2: 50 MB in an H100; triton.testing.do_bench fills as much
-FIELDS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")  # MHz, MHz, W, degrees C
 
 
 class CudaClock:
@@ -49,27 +47,3 @@ class CudaClock:
 def seconds_between(start, end) -> float:
     """Of two events: `elapsed_time` is in milliseconds."""
     return start.elapsed_time(end) / 1e3
-
-
-def gpu_state() -> dict[str, float]:
-    """Clocks (MHz), power (W) and temperature (degrees C) now; empty without nvidia-smi."""
-    card = f"GPU-{torch.cuda.get_device_properties('cuda').uuid}"
-    ask = ["nvidia-smi", f"--id={card}", f"--query-gpu={','.join(FIELDS)}"]
-    try:
-        done = subprocess.run(
-            [*ask, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return parsed(done.stdout) if done.returncode == 0 else {}
-
-
-def parsed(line: str) -> dict[str, float]:
-    """nvidia-smi's line of numbers; a field that the card does not tell is left out."""
-    found = {}
-    for field, value in zip(FIELDS, line.strip().split(","), strict=False):
-        try:
-            found[field] = float(value)
-        except ValueError:  # "[N/A]"
-            continue
-    return found

@@ -8,13 +8,13 @@ import torch
 import tyro
 
 from cookbook_lib.benchmarks.generation import again
-from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.shapes import config_of, fill, random_model
 from cookbook_lib.benchmarks.timing import Stop, clock, compare
 from cookbook_lib.benchmarks.tracked import peak_bytes
 from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.commands.output import nbytes, print_table, seconds
 from cookbook_lib.decoding.rows import clear
+from cookbook_lib.provenance import where
 from cookbook_lib.results import append, ready
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from cookbook_lib.benchmarks.ceilings import Ceilings
-from cookbook_lib.benchmarks.provenance import device_name
 from cookbook_lib.benchmarks.rows import row
 from cookbook_lib.benchmarks.sweep import Row, sweep
 from cookbook_lib.benchmarks.timing import Stop, clock, measure
 from cookbook_lib.blocks.dtypes import DTYPES
-from cookbook_lib.calculators.costs import BITS
 from cookbook_lib.calculators.gemms import Gemm
+from cookbook_lib.calculators.runs import BITS
 from cookbook_lib.calculators.varied import Use
+from cookbook_lib.provenance import machine
 
 Case = dict[str, Any]
 CHECKED = 4  # rows of the result, computed again in float64
@@ -80,12 +80,11 @@ def swept(
 ) -> list[Row]:
     """The rows of these products, one for each shape; those that `out` has are not run again."""
     shapes = {str(made): made for made in (case(product, dtype) for product in products)}
-    here = {"device": device_name(device), "threads": torch.get_num_threads()}
 
     def run(**case: Any) -> Row:
         return timed(case, device=device, stop=stop, top=top)
 
-    return sweep(shapes.values(), run, out, device=device, again=here)
+    return sweep(shapes.values(), run, out, device=device, again=machine(device))
 
 
 class Total(NamedTuple):

@@ -11,7 +11,6 @@ import tyro
 from torch import Tensor
 
 from cookbook_lib.benchmarks.ceilings import COPIED
-from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.shapes import (
     MID,
     config_of,
@@ -25,11 +24,12 @@ from cookbook_lib.blocks.cache import Cache
 from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.blocks.models import LanguageModel
 from cookbook_lib.calculators.chips import CHIPS
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.hardware import roofline
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.storage import Storage
 from cookbook_lib.commands.output import nbytes, print_table, seconds
 from cookbook_lib.decoding.rows import ragged
+from cookbook_lib.provenance import where
 from cookbook_lib.results import append, ready
 
 

@@ -15,7 +15,7 @@ from cookbook_lib.benchmarks.sweep import Row
 from cookbook_lib.benchmarks.timing import Stop
 from cookbook_lib.benchmarks.wanted import NOTHING, Case, Here, Wanted
 from cookbook_lib.calculators import presets
-from cookbook_lib.calculators.costs import Run
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.varied import varied
 
 TESTS = Path(__file__).parents[2] / "tests"

@@ -7,18 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.saved import saved
 from cookbook_lib.benchmarks.tracked import Tracked
 from cookbook_lib.blocks import kernels
 from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.blocks.models import LanguageModel, build
 from cookbook_lib.calculators import presets
-from cookbook_lib.calculators.costs import BITS
 from cookbook_lib.calculators.memory import LOSS, Memory, Training, loss_bytes, memory
 from cookbook_lib.calculators.memory_plan import PARTS
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel
+from cookbook_lib.calculators.runs import BITS
+from cookbook_lib.provenance import where
 
 
 def step(

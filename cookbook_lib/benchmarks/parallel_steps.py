@@ -193,7 +193,7 @@ def predicted(layer: str, way: str, ranks: int) -> list[Seen]:
         stage = Stage(before=(), layers=(layout,), after=())
         found = list(channels(stage, split, TOKENS, again=False))
     return [
-        Seen(c.kind.replace("-", "_"), c.nbytes // 2, c.nbytes)
+        Seen("gloo", c.kind.replace("-", "_"), c.nbytes // 2, c.nbytes)
         for c in found
         for _ in range(c.times if c.nbytes else 0)
     ]

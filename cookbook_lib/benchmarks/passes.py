@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.calculators import specs
 from cookbook_lib.calculators.chips import Chip
-from cookbook_lib.calculators.costs import Block, Run
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.hardware import roofline
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.storage import Storage
 
 Pass = Literal["forward", "backward", "training", "decode"]

@@ -3,8 +3,8 @@
 from typing import Any
 
 from cookbook_lib.benchmarks.ceilings import Ceilings
-from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.benchmarks.timing import Timing
+from cookbook_lib.provenance import where
 
 
 def row(

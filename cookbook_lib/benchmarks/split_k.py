@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 
-from cookbook_lib.benchmarks.provenance import device_name, where
 from cookbook_lib.benchmarks.sweep import Row, sweep
 from cookbook_lib.benchmarks.timing import Stop, clock, compare
 from cookbook_lib.blocks.attention import attention_parallel
@@ -14,6 +13,7 @@ from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.commands.output import print_table, seconds
 from cookbook_lib.decoding.split_k import split_k
 from cookbook_lib.free_memory import NO_MEMORY
+from cookbook_lib.provenance import machine, where
 
 
 def bench_split_k(
@@ -60,7 +60,7 @@ def bench_split_k(
         lambda **case: timed(case, device, Stop(seconds=budget)),
         out,
         device=device,
-        again={"device": device_name(device), "threads": torch.get_num_threads()},
+        again=machine(device),
         show=lambda row: print(json_format.dumps(row), flush=True) if json else None,
     )
     if not json:

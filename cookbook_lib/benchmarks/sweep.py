@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from cookbook_lib.benchmarks.provenance import where
 from cookbook_lib.commands.output import progress
 from cookbook_lib.free_memory import NO_MEMORY, limited, ran_out
+from cookbook_lib.provenance import where
 from cookbook_lib.results import agrees, append, ready
 
 Row = dict[str, Any]

@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from cookbook_lib.benchmarks.provenance import device_name
 from cookbook_lib.benchmarks.timing import Stop, compare
 from cookbook_lib.commands.output import print_json, print_table
+from cookbook_lib.provenance import device_name
 
 WAYS = {  # name -> function in counters, or our command; the package whose version tells
     "cookbook tokens": ("", "gigatoken"),

@@ -20,9 +20,10 @@ from cookbook_lib.benchmarks.timing import clock, measure
 from cookbook_lib.blocks.cache import DTYPES
 from cookbook_lib.blocks.models import LanguageModel, build
 from cookbook_lib.calculators import presets
-from cookbook_lib.calculators.costs import BITS, Block
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.memory import Training, memory
 from cookbook_lib.calculators.parallel import Parallel
+from cookbook_lib.calculators.runs import BITS
 from cookbook_lib.free_memory import available
 from cookbook_lib.results import ready
 

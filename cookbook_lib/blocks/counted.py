@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cookbook_lib.calculators.costs import Block, Run
+from cookbook_lib.calculators.costs import Block
+from cookbook_lib.calculators.runs import Run
 
 
 def elementwise(*shapes, out_shape: torch.Size, **_) -> int:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from itertools import chain
 from math import prod
 
-from cookbook_lib.calculators.costs import BITS, Block, Run
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import parse
 from cookbook_lib.calculators.memory import named_weights
 from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.parallel import Parallel, Stage
+from cookbook_lib.calculators.runs import BITS, Run
 from cookbook_lib.calculators.wires import Collective
 
 WIDTH = BITS["bf16"] // 8  # bytes of an activation, a weight or a gradient on the wire

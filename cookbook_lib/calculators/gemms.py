@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from math import ceil, prod
 from typing import NamedTuple
 
-from cookbook_lib.calculators.costs import Block, Run
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, Size, parse
+from cookbook_lib.calculators.runs import Run
 
 TILES = ((256, 128), (128, 256), (128, 128))  # the efficient ones: DU-09799-001, section 2.3
 SMS = {  # streaming multiprocessors of a chip

@@ -6,9 +6,10 @@ from functools import lru_cache
 from math import fsum, prod
 
 from cookbook_lib.calculators.chips import Chip
-from cookbook_lib.calculators.costs import Block, Run
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, Size, parse
 from cookbook_lib.calculators.model import Model
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.storage import FORMATS, Storage, picked
 
 

@@ -20,8 +20,9 @@ function or a product of kept numbers gives again. So no scores and nothing insi
 from math import prod
 from typing import NamedTuple
 
-from cookbook_lib.calculators.costs import BITS, Block, Run, choose
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import parse
+from cookbook_lib.calculators.runs import BITS, Run, choose
 
 WIDTHS = {"int64": 64, "bool": 8, "bf16": 16}
 KERNELS = ("eager", "unfused", "fused")

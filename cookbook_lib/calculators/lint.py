@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cookbook_lib.calculators import sizing
-from cookbook_lib.calculators.costs import Block, choose
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.gemms import SMS, gemms
 from cookbook_lib.calculators.model import Model
+from cookbook_lib.calculators.runs import choose
 from cookbook_lib.calculators.sizing import Setting, Waste
 
 LEAST = 0.001  # of a forward pass: products that lose less are not worth a line

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import ceil
 
-from cookbook_lib.calculators.costs import BITS, Block, Run, choose
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.kept import (
     KERNELS,
     RECOMPUTE,
@@ -23,6 +23,7 @@ from cookbook_lib.calculators.kept import (
 from cookbook_lib.calculators.model import Layout, Model
 from cookbook_lib.calculators.optimizers import OPTIMIZERS, Weight, state_bytes, weights_of
 from cookbook_lib.calculators.parallel import Parallel, Stage
+from cookbook_lib.calculators.runs import BITS, Run, choose
 from cookbook_lib.calculators.specs import Head, Norm
 
 DTYPES = ("fp32", "bf16", "fp16")

@@ -9,8 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from cookbook_lib.calculators.costs import Block, Run, State
+from cookbook_lib.calculators.costs import Block, State
 from cookbook_lib.calculators.einsums import Row
+from cookbook_lib.calculators.runs import Run
 
 Layout = tuple[tuple[str, Block], ...]  # (name, block), in the order they run
 

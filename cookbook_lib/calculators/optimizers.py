@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cookbook_lib.calculators.costs import BITS, Block, Run, choose
+from cookbook_lib.calculators.costs import Block
+from cookbook_lib.calculators.runs import BITS, Run, choose
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from cookbook_lib.calculators.chips import CHIPS, Chip
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.families import Choice
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.scaling import LAWS, Law, positive
 from cookbook_lib.calculators.storage import Storage
 from cookbook_lib.calculators.totals import totals

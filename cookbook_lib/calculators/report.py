@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from cookbook_lib.calculators.costs import Run, choose
 from cookbook_lib.calculators.einsums import Row
 from cookbook_lib.calculators.model import Model
+from cookbook_lib.calculators.runs import Run, choose
 
 GROUPS: dict[str, Callable[[Row], tuple[str, ...]]] = {
     "component": lambda row: (row.component,),

@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from cookbook_lib.calculators.chips import Chip
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.hardware import Roofline, roofline
 from cookbook_lib.calculators.model import Model
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.storage import Storage
 
 USABLE = 0.9  # of the memory, by default in vLLM 0.6: engine/arg_utils.py, gpu_memory_utilization

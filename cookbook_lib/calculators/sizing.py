@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cookbook_lib.calculators.costs import Block, Run
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.gemms import SMS, Gemm, gemms
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.specs import MLA, Attention, Head, Mamba1, Mamba2, MoE
 
 LINE, FULL = 8, 64  # bf16 elements in 16 and 128 bytes: what tensor cores need, and like

@@ -11,13 +11,13 @@ from typing import Any
 
 from cookbook_lib.calculators.chips import Chip
 from cookbook_lib.calculators.collectives import collectives
-from cookbook_lib.calculators.costs import Run, choose
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.kept import RECOMPUTE
 from cookbook_lib.calculators.memory import Training, named_weights
 from cookbook_lib.calculators.memory import memory as fullest_gpu
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel, Stage
+from cookbook_lib.calculators.runs import Run, choose
 from cookbook_lib.calculators.wires import Collective
 
 ADAM = 12 + 12 + 2 + 2  # bytes: fp32 weight and moments read, written; gradient in, bf16 weight out

@@ -8,8 +8,9 @@ convolutions, and the state of an SSM, whose errors would be carried from token 
 from dataclasses import dataclass
 from math import prod
 
-from cookbook_lib.calculators.costs import BITS, Block, Run, State, choose
+from cookbook_lib.calculators.costs import Block, State
 from cookbook_lib.calculators.einsums import Op, Row, Size
+from cookbook_lib.calculators.runs import BITS, Run, choose
 
 
 @dataclass(frozen=True, kw_only=True)

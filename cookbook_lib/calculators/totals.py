@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from cookbook_lib.calculators.chips import Chip
-from cookbook_lib.calculators.costs import Block, Run
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.hardware import roofline
 from cookbook_lib.calculators.model import Model
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.storage import Storage
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import NamedTuple
 
-from cookbook_lib.calculators.costs import Block, Run, choose
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.gemms import Gemm, products
 from cookbook_lib.calculators.model import Layout, Model
+from cookbook_lib.calculators.runs import Run, choose
 from cookbook_lib.calculators.specs import Linear
 
 SIZES = ("d_model", "n_heads", "head_dim", "nheads", "headdim", "d_state", "d_ff", "vocab")

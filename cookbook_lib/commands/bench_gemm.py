@@ -7,15 +7,15 @@ import torch
 
 from cookbook_lib.benchmarks.ceilings import ceilings
 from cookbook_lib.benchmarks.gemm import Total, fastest, swept, total
-from cookbook_lib.benchmarks.provenance import device_name
 from cookbook_lib.benchmarks.timing import Stop
 from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.chips import named
-from cookbook_lib.calculators.costs import Run, choose
 from cookbook_lib.calculators.gemms import SMS
+from cookbook_lib.calculators.runs import Run, choose
 from cookbook_lib.calculators.sizing import useful
 from cookbook_lib.calculators.varied import SIZES, Use, own, varied
 from cookbook_lib.commands.output import count, print_json, print_table, seconds
+from cookbook_lib.provenance import device_name
 
 
 def bench_gemm(

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import tyro
 
 from cookbook_lib.calculators import presets
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.report import cost_report
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.commands.output import count, nbytes, print_json, print_table
 
 COUNTS = ("params", "params_used", "flops")

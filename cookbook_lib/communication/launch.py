@@ -143,7 +143,7 @@ def start(task: Callable, number: int, ranks: int, seat: Seat, folder: Path, lim
         "PYTHONPATH": os.pathsep.join([str(Path(cookbook_lib.__file__).parents[1]), *sys.path]),
         **seat.env,
     }
-    program = [sys.executable, "-m", "cookbook_lib.communication.member"]
+    program = [sys.executable, "-m", "cookbook_lib.communication.started"]
     log = folder / f"rank-{number}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(

@@ -4,10 +4,10 @@ Each check returns complaints, in words; an empty list is a proof. None of them 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -120,62 +120,3 @@ def different(rank: int, got: np.ndarray, due: np.ndarray) -> list[str]:
         f"rank {rank} has {len(wrong):,} wrong numbers of {due.size:,}: "
         f"the one at {i} is {got[i]:g}, due is {due[i]:g}"
     ]
-
-
-# the names that torch's profiler records, behind "gloo:" or "nccl:"
-TRACED: Mapping[str, tuple[str, ...]] = {
-    "all_reduce": ("all_reduce",),
-    "all_gather": ("all_gather", "_all_gather_base"),
-    "reduce_scatter": ("reduce_scatter", "_reduce_scatter_base"),
-    "all_to_all": ("all_to_all",),
-    "broadcast": ("broadcast",),
-    "reduce": ("reduce",),
-    "scatter": ("scatter",),
-    "gather": ("gather",),
-}
-
-
-class Traced(NamedTuple):
-    """An event of a process group in torch's profile: its name and the numbers of its inputs."""
-
-    backend: str
-    name: str
-    numbers: int
-
-
-def traced(events: Iterable[Any]) -> list[Traced]:
-    """What the process groups did, from `torch.profiler.profile(record_shapes=True).events()`."""
-    found = []
-    for event in events:
-        backend, _, name = event.name.partition(":")
-        if backend in ("gloo", "nccl"):
-            numbers = sum(prod(shape) for shape in event.input_shapes or [] if shape)
-            found.append(Traced(backend, name.split()[0], numbers))
-    return found
-
-
-def about_trace(op: str, found: list[Traced], backend: str, sent: int, got: int) -> list[str]:
-    """Whether one rank did what `op` claims, and with so many numbers.
-
-    sent and got: numbers that this rank sends and gets in point-to-point operations, or puts into
-    a collective; 0 if it has no part in it. NCCL fuses several sends into one event, "coalesced".
-    """
-    runs = collective(op).runs.get(backend, op)
-    names = [t.name for t in found]
-    if runs in TRACED:
-        match = [t for t in found if t.name in TRACED[runs]]
-        due = {"collective": (sent, match)}
-    else:
-        due = {
-            "send": (sent, [t for t in found if t.name.startswith(("send", "coalesced"))]),
-            "recv": (got, [t for t in found if t.name.startswith(("recv", "coalesced"))]),
-        }
-    complaints = []
-    for what, (numbers, match) in due.items():
-        if numbers and not match:
-            said = ", ".join(names) or "nothing"
-            complaints.append(f"the profile of {op} shows no {what} of {runs}: {said}")
-        seen = sum(t.numbers for t in match)
-        if backend == "gloo" and match and seen != numbers:
-            complaints.append(f"{op} must move {numbers:,} numbers; {what} has {seen:,}")
-    return complaints

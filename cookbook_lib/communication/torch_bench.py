@@ -4,16 +4,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity, profile
 
 from cookbook_lib.communication.collectives import ROOT, collective
 from cookbook_lib.communication.member import Member
 from cookbook_lib.communication.messages import WIDTH, counted
-from cookbook_lib.communication.proof import ProofError, about_trace, different, traced
+from cookbook_lib.communication.proof import ProofError, different
 from cookbook_lib.communication.ranks import Place
 from cookbook_lib.communication.room import asked, shared, together
 from cookbook_lib.communication.rows import Size, row, title, too_large
 from cookbook_lib.communication.sampling import sampled
+from cookbook_lib.communication.seen import about_trace, seen
 from cookbook_lib.communication.torch_ops import Buffers, buffers, run
 from cookbook_lib.communication.torch_ranks import GROUPS, joined
 
@@ -85,18 +85,15 @@ def slowest(device: torch.device):
 
 def prove_trace(op: str, b: Buffers, device: torch.device) -> str:
     """What the profiler saw this rank do; `ProofError` if that is not the collective."""
-    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
     b.refill(op)
     call(op, b)  # makes the connections
     b.refill(op)
-    with profile(activities=activities, record_shapes=True) as found:
-        call(op, b)
-    events = traced(found.events())
+    events = seen(lambda: call(op, b), device.type)
     sends, gets = moves(op, b)
     if complaints := about_trace(op, events, GROUPS[device.type], sends, gets):
         raise ProofError("; ".join(complaints))
     prove_result(b)
-    return ", ".join(sorted({f"{t.backend}:{t.name}" for t in events}))
+    return ", ".join(sorted({f"{t.backend}:{t.kind}" for t in events}))
 
 
 def moves(op: str, b: Buffers) -> tuple[int, int]:

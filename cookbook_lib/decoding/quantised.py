@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cookbook_lib.blocks.cache import Cache
-from cookbook_lib.calculators.costs import choose
+from cookbook_lib.calculators.runs import choose
 
 LEVELS = {"int8": 127, "int4": 7}  # the largest integer of each side; one code stays unused
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}

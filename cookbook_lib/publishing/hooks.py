@@ -1,48 +1,36 @@
 """MkDocs hooks: recipes and presets become pages, and nothing on a page asks another host.
 
-`mkdocs.yml` names this file. Each recipe is the page `recipes/NNN_name.md`, made by mkdocs-jupyter
-from its executed notebook; a recipe without one of its present fingerprint stops the build. Each
-preset is the page `models/NAME.md`, made by `gallery`. The map, the problems and the references are
-collected from the sources.
+`mkdocs.yml` names this file. What files there are is said by `nav` and `site_files`; here a page
+goes from Markdown to the HTML that is delivered.
 """
 
-import json
-import logging
 import os
 import shutil
-from fnmatch import fnmatch
 from pathlib import Path
 
 import mkdocs_jupyter.config
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
 from cookbook_lib.publishing import (
     boxes,
     cards,
-    chapter_map,
     chapters,
     computed,
     delivery,
-    downloads,
     feed,
     formulas,
-    gallery,
     glossary,
-    measured,
+    nav,
     outputs,
-    problem_list,
     prose,
-    references,
+    site_files,
 )
-from cookbook_lib.publishing.planner import bundle, runtime
 from cookbook_lib.publishing.recipes import Recipe, recipes
+from cookbook_lib.publishing.site_files import repository, root
 
-log = logging.getLogger("mkdocs.hooks.recipes")
-PLANNER = "planner"
-PRESETS = "cookbook_lib/calculators/presets"
 state: dict = {"serving": False, "letters": set()}
 
 
@@ -50,16 +38,8 @@ def on_startup(command: str, dirty: bool) -> None:
     state["serving"] = command == "serve"
 
 
-def root(config: MkDocsConfig) -> Path:
-    return Path(config.config_file_path).parent
-
-
-def repository(config: MkDocsConfig) -> str:
-    return config.repo_url.rstrip("/")
-
-
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Use our notebook template, and fill the patterns of `nav`: recipes in order, and models."""
+    """Use our notebook template, and fill the patterns of `nav`."""
     templates = Path(__file__).parent / "templates"
     mkdocs_jupyter.config.settings.templates_dir = str(templates)
     os.environ["JUPYTER_CONFIG_DIR"] = str(root(config) / "build" / "jupyter")  # not the user's
@@ -67,85 +47,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         known = [f"recipes/{recipe.name}.md" for recipe in recipes(root(config))]
     except ValueError as error:
         raise PluginError(str(error)) from error
-    placed: set[str] = set()
-    config.nav = fill(config.nav, known, placed)
-    if rest := [page for page in known if page not in placed]:
-        config.nav.append({"More recipes": rest})
+    config.nav = nav.filled(config.nav, known)
     return config
 
 
-def fill(entry, known: list[str], placed: set[str]):
-    """An entry of `nav` with its patterns replaced by the pages they match; None if by none."""
-    if isinstance(entry, dict):
-        filled = {title: fill(inner, known, placed) for title, inner in entry.items()}
-        return {title: inner for title, inner in filled.items() if inner} or None
-    if isinstance(entry, list):
-        return [page for e in entry for page in as_list(fill(e, known, placed))]
-    if entry == gallery.MENU:
-        return gallery.menu()
-    if "*" not in entry:
-        return entry
-    pages = [page for page in known if fnmatch(page, entry)]
-    placed.update(pages)
-    return pages
-
-
-def as_list(entry) -> list:
-    return entry if isinstance(entry, list) else [entry] if entry else []
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    for recipe in recipes(root(config)):
-        if recipe.executed() is None:
-            line = f"recipes/{recipe.name}.py was not executed as it is now: run `make recipes`"
-            if not (state["serving"] and recipe.notebook.exists()):
-                raise PluginError(line)
-            log.warning(line)
-        page = f"recipes/{recipe.name}.md"
-        file = File.generated(config, page, abs_src_path=str(recipe.notebook))
-        file.edit_uri = f"../recipes/{recipe.name}.py"
+    for file in site_files.made(config, state["serving"]):
         files.append(file)
-        beside = f"recipes/{recipe.name}/{recipe.name}"
-        made = downloads.notebook(json.loads(recipe.notebook.read_text()), repository(config))
-        files.append(File.generated(config, f"{beside}.ipynb", content=made))
-        files.append(File.generated(config, f"{beside}.py", abs_src_path=str(recipe.source)))
-    for page, markdown in gallery.pages().items():
-        file = File.generated(config, page, content=markdown)
-        if (name := Path(page).stem) != "index":
-            file.edit_uri = f"../{PRESETS}/{name}.json"
-        files.append(file)
-    for page, markdown in collected(config).items():
-        files.append(File.generated(config, page, content=markdown))
-    files.append(File.generated(config, "assets/results.json", content=measured.as_json()))
-    planner(files, config)
-    robots = f"User-agent: *\nAllow: /\nSitemap: {config.site_url}sitemap.xml\n"
-    files.append(File.generated(config, "robots.txt", content=robots))
-    files.append(File.generated(config, feed.FEED, content=""))  # written when its page is there
     return files
-
-
-def collected(config: MkDocsConfig) -> dict[str, str]:
-    """Address -> Markdown of the pages that tell of all chapters."""
-    known = chapters.chapters(root(config))
-    ran = {recipe.name: boxes.kept(recipe) for recipe in recipes(root(config))}
-    book = chapter_map.parts(config.nav, known)
-    return {
-        "map.md": chapter_map.page(book, ran),
-        "problems.md": problem_list.page(book),
-        "references.md": references.page(root(config), repository(config)),
-    }
-
-
-def planner(files: Files, config: MkDocsConfig) -> None:
-    """Python for browsers and the calculators, beside the scripts that load them."""
-    python = runtime.folder(root(config) / "build")
-    for name in runtime.FILES:
-        if not (python / name).exists():
-            raise PluginError(f"{python / name} is missing: `make site` fetches it")
-        path = str(python / name)
-        files.append(File.generated(config, f"{PLANNER}/{name}", abs_src_path=path))
-    library = bundle.library(root(config))
-    files.append(File.generated(config, f"{PLANNER}/cookbook.zip", content=library))
 
 
 def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> Page:

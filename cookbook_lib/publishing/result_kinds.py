@@ -5,6 +5,9 @@ from dataclasses import dataclass
 Column = tuple[str, str, str]  # what it says, where it is in a row, its unit
 TIME, RATE = ("time", "seconds.median", "s"), ("rate", "flops_per_second", "FLOP/s")
 TOKENS, SHARE = ("tokens", "tokens", ""), ("of the roofline", "roofline", "%")
+MESSAGE, RANKS, SENT = ("message", "nbytes", "B"), ("ranks", "ranks", ""), ("sent", "sent", "B")
+SEED, CODE, PROSE = ("seed", "seed", ""), ("loss on code", "code", ""), ("on prose", "prose", "")
+COMM = "cookbook bench comm --op all --devices 4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,40 +79,28 @@ KINDS = {
     "links": Kind(
         title="Collectives over links of a known rate",
         name="op",
-        command="cookbook bench comm --op all --devices 4",
+        command=COMM,
         by=("ranks", "rate", "uplink"),
-        columns=(
-            ("message", "nbytes", "B"),
-            ("ranks", "ranks", ""),
-            ("time", "seconds.median", "s"),
-            ("algbw", "algbw", "B/s"),
-            ("busbw", "busbw", "B/s"),
-        ),
+        columns=(MESSAGE, RANKS, TIME, ("algbw", "algbw", "B/s"), ("busbw", "busbw", "B/s")),
     ),
     "wires": Kind(
         title="Bytes that collectives send",
         name="op",
-        command="cookbook bench comm --op all --devices 4",
-        columns=(("message", "nbytes", "B"), ("ranks", "ranks", ""), ("sent", "sent", "B")),
+        command=COMM,
+        columns=(MESSAGE, RANKS, SENT),
     ),
     "tree_attention": Kind(
         title="Attention to keys on several ranks",
         name="method",
         command="cookbook bench decode --method tree-fused,ring-kv --devices 4 --context 64Ki",
         by=("p", "rate", "uplink"),
-        columns=(
-            ("keys", "s", ""),
-            ("ranks", "p", ""),
-            ("sent", "sent", "B"),
-            ("steps", "steps", ""),
-            TIME,
-        ),
+        columns=(("keys", "s", ""), ("ranks", "p", ""), SENT, ("steps", "steps", ""), TIME),
     ),
     "annealing": Kind(
         title="Ends of training runs",
         name="variant",
         command="cookbook train anneal --out rows.jsonl",
-        columns=(("seed", "seed", ""), ("loss on code", "code", ""), ("on prose", "prose", "")),
+        columns=(SEED, CODE, PROSE),
     ),
     "tasks": Kind(
         title="Tasks that need memory",
@@ -117,7 +108,7 @@ KINDS = {
         command="cookbook train tasks --out rows.jsonl",
         by=("model",),
         columns=(
-            ("seed", "seed", ""),
+            SEED,
             ("parameters", "params", ""),
             ("state", "state_bytes", "B"),
             ("steps", "budget", ""),
@@ -130,12 +121,12 @@ KINDS = {
         command="cookbook train compare --out rows.jsonl",
         by=("experiment", "equal"),
         columns=(
-            ("seed", "seed", ""),
+            SEED,
             ("parameters", "spec.params", ""),
-            ("tokens", "tokens", ""),
+            TOKENS,
             ("highest rate", "rate", ""),
-            ("loss on code", "code", ""),
-            ("on prose", "prose", ""),
+            CODE,
+            PROSE,
         ),
     ),
 }

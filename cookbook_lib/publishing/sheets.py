@@ -10,13 +10,13 @@ from typing import Any
 
 from cookbook_lib.calculators import presets
 from cookbook_lib.calculators.chips import chip
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.diagram import RECURRENT
 from cookbook_lib.calculators.memory import Training
 from cookbook_lib.calculators.memory_plan import memory_report
 from cookbook_lib.calculators.model import Model
 from cookbook_lib.calculators.parallel import Parallel
 from cookbook_lib.calculators.report import cost_report
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.serving import Serving, serving_report
 
 CONTEXTS = (4096, 131_072)

@@ -14,11 +14,11 @@ from cookbook_lib import results
 from cookbook_lib.blocks.models import LanguageModel, Options, Residual
 from cookbook_lib.blocks.rope import RoPE
 from cookbook_lib.data.python_corpus import FOLDER, Corpus, python_corpus
+from cookbook_lib.provenance import where
 from cookbook_lib.training import loop
 from cookbook_lib.training.annealing import VARIANTS, Scale, Variant, trunk
 from cookbook_lib.training.averaging import Average
 from cookbook_lib.training.exam import Exam
-from cookbook_lib.training.experiments import provenance
 from cookbook_lib.training.loop import Run
 from cookbook_lib.training.phases import Plan
 from cookbook_lib.training.sampling import Sampler
@@ -122,6 +122,6 @@ def train_anneal(
         for row in variants(seed, scale, texts, left):
             if (row["variant"], seed) in done:
                 continue
-            results.append(out, row | {"scale": sizes} | provenance())
+            results.append(out, row | {"scale": sizes} | where("cpu"))
             said = " ".join(f"{k} {row[k]:.3f}" for k in ("code", "prose") if k in row)
             print(f"seed {seed} {row['variant']}: {said}", file=sys.stderr)

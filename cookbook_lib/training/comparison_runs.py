@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from cookbook_lib import results
-from cookbook_lib.benchmarks.provenance import where
-from cookbook_lib.calculators.costs import choose
+from cookbook_lib.calculators.runs import choose
 from cookbook_lib.data.python_corpus import FOLDER, python_corpus
+from cookbook_lib.provenance import where
 from cookbook_lib.training.comparisons import (
     SOURCES,
     Case,

@@ -1,9 +1,7 @@
 """Trials in bulk, one JSON line each: a run that was stopped goes on where it was."""
 
-import platform
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from cookbook_lib import results
+from cookbook_lib.provenance import where
 from cookbook_lib.training.tasks import Copying, Induction, Phonebook, Recall, Task
 from cookbook_lib.training.tiny import Makers, ablations, mixers
 from cookbook_lib.training.trial import trial
@@ -63,12 +62,6 @@ def train_tasks(out: Path, seeds: int = 5, scale: float = 1.0, threads: int = 2)
                 if (name, task, model, seed, steps) in done:
                     continue
                 result = asdict(trial(model, make, TASKS[task], seed, steps))
-                row = {"experiment": name, **result, "task": task, "budget": steps} | provenance()
+                row = {"experiment": name, **result, "task": task, "budget": steps} | where("cpu")
                 results.append(out, row)
                 print(f"{task} {model} {seed}: {result['accuracy'][-1]:.2f}", file=sys.stderr)
-
-
-def provenance() -> dict[str, str]:
-    """Where and when a row was made."""
-    today = datetime.now(UTC).date().isoformat()
-    return {"device": platform.machine() + " CPU", "torch": torch.__version__, "date": today}

@@ -12,7 +12,7 @@ import re
 import torch
 
 from cookbook_lib.blocks.models import LanguageModel, Zamba
-from cookbook_lib.calculators.costs import Run
+from cookbook_lib.calculators.runs import Run
 
 
 def outputs(model: LanguageModel) -> list[str]:

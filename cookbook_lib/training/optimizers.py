@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from cookbook_lib.blocks.models import LanguageModel
-from cookbook_lib.calculators.costs import Run, choose
+from cookbook_lib.calculators.runs import Run, choose
 
 DECAYS = ("matmul", "conv", "lookup")  # kinds of einsum; mamba_ssm marks A_log, D and dt as exempt
 NAMES = ("adamw", "muon")

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from cookbook_lib.calculators.costs import Block, Run, choose
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
 from cookbook_lib.calculators.kept import Kept
+from cookbook_lib.calculators.runs import Run, choose
 
 
 def seen(run: Run, window: int | None = None) -> int:

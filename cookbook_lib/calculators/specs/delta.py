@@ -8,9 +8,10 @@ Frameworks keep the state in float32, whatever the weights' dtype; `ssm_dtype` s
 
 from dataclasses import dataclass
 
-from cookbook_lib.calculators.costs import BITS, Block, choose
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
 from cookbook_lib.calculators.kept import Kept
+from cookbook_lib.calculators.runs import BITS, choose
 from cookbook_lib.calculators.specs.mamba2 import chunks, gated
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from math import ceil
 
-from cookbook_lib.calculators.costs import Run
 from cookbook_lib.calculators.einsums import Op, Size, linear
 from cookbook_lib.calculators.kept import Kept
+from cookbook_lib.calculators.runs import Run
 from cookbook_lib.calculators.specs.ssm import SSM
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from cookbook_lib.calculators.costs import BITS, Block, choose
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
 from cookbook_lib.calculators.kept import Kept
+from cookbook_lib.calculators.runs import BITS, choose
 from cookbook_lib.calculators.specs.mamba2 import chunked, chunks
 
 

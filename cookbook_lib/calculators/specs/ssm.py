@@ -8,9 +8,10 @@ run's). The convolution's state is `d_conv` columns wide in both.
 from dataclasses import dataclass
 from math import ceil
 
-from cookbook_lib.calculators.costs import BITS, Block, choose
+from cookbook_lib.calculators.costs import Block
 from cookbook_lib.calculators.einsums import Op, linear
 from cookbook_lib.calculators.kept import Kept
+from cookbook_lib.calculators.runs import BITS, choose
 
 
 @dataclass(frozen=True, kw_only=True)
