@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from cookbook_lib import results
-from cookbook_lib.benchmarks import gpu
+from cookbook_lib.benchmarks import gpu, gpu_work
 from cookbook_lib.benchmarks.gpu_decoding import split
 from cookbook_lib.benchmarks.gpu_work import matmuls, run_tests, steps, swiglu
 from cookbook_lib.benchmarks.sweep import NO_MEMORY
@@ -238,6 +238,8 @@ def test_the_plan_holds_both_widths_in_all_three_products_and_names_its_sources(
     for part in gpu.PLAN:
         assert all((gpu.PACKAGE / source).exists() for source in part.sources)
         assert len(gpu.code(part)) == 12
+    tested = {case["file"] for case in gpu_work.tests(there).cases}
+    assert "test_states.py" in tested and "test_gpu.py" not in tested  # which writes such tests
 
 
 def test_the_plan_holds_split_k_over_long_caches_and_it_runs():
