@@ -1,7 +1,7 @@
 # The commands of the cookbook. Each one sets up what it needs in .venv; only Python 3.11+ is asked for.
 export NO_MKDOCS_2_WARNING = 1 # Material's notice about another program
 .DEFAULT_GOAL := help
-.PHONY: help site book speed shots test lint recipes serve gpu clean
+.PHONY: help site book speed shots test lint recipes serve gpu gpu-packages clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -13,7 +13,7 @@ PYODIDE := build/pyodide/fetched
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 site: recipes $(PYODIDE) ## Execute what changed and build the site in site/
 	$(BIN)/python -m mkdocs build --strict
@@ -44,8 +44,18 @@ serve: recipes $(PYODIDE) ## Show the site on this machine and rebuild it on cha
 GPU_PYTHON ?= $(firstword $(foreach p,$(PYTHON) python3 $(BIN)/python,\
 	$(shell $(p) -c 'import torch; torch.cuda.is_available() and print("$(p)")' 2>/dev/null)) $(PYTHON))
 
+# What the measurements import beside PyTorch: plain Python, which runs wherever it is copied to. As
+# pinned, it comes before what a machine has of it, so that all machines measure the same.
+GPU_IMPORTS := einops jaxtyping wadler_lindig
+GPU_PACKAGES := build/gpu-packages
+GPU_PATH = $(GPU_PACKAGES)$${PYTHONPATH:+:$$PYTHONPATH}
+
 gpu: ## Add to docs/data what this GPU has not been measured for yet, in ten minutes at most
-	$(GPU_PYTHON) -m cookbook_lib.benchmarks.gpu $(ARGS)
+	PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) -m cookbook_lib.benchmarks.gpu $(ARGS)
+
+gpu-packages: $(READY) ## Fetch what make gpu needs beside PyTorch, for a copy of this folder
+	rm -rf $(GPU_PACKAGES)
+	$(INSTALL) --target $(GPU_PACKAGES) --no-deps --no-compile $(GPU_IMPORTS)
 
 clean: ## Delete everything that was built, .venv included
 	rm -rf $(VENV) build site .pytest_cache .ruff_cache .hypothesis

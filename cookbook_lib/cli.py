@@ -38,8 +38,8 @@ COMMANDS: dict = {  # name -> module:function, or a group of further names
     "bench": {
         "calculators": "cookbook_lib.benchmarks.calculators:bench_calculators",
         "block": "cookbook_lib.benchmarks.blocks:bench_block",
-        "generate": "cookbook_lib.benchmarks.generation:bench_generate",
-        "first-token": "cookbook_lib.benchmarks.first_token:bench_first_token",
+        "generate": "cookbook_lib.commands.bench_generate:bench_generate",
+        "first-token": "cookbook_lib.commands.bench_first_token:bench_first_token",
         "split-k": "cookbook_lib.benchmarks.split_k:bench_split_k",
         "memory": "cookbook_lib.commands.bench_memory:bench_memory",
         "gemm": "cookbook_lib.commands.bench_gemm:bench_gemm",

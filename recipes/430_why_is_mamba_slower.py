@@ -152,7 +152,7 @@ assert more.interval.low < 16
 #
 # Where `mamba_ssm` is not installed, transformers' Mamba goes token by token in Python. The chunks
 # of this package are plain PyTorch too. Same weights, same result. How much longer it takes depends
-on what else the machine does; the rows at the end of this page were measured alone.
+# on what else the machine does; the rows at the end of this page were measured alone.
 
 # %%
 spec = sized("mamba1", Sizes(d_model=128))

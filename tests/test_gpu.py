@@ -1,16 +1,19 @@
-"""`make gpu` runs with PyTorch alone, begins with what was never measured, and loses nothing."""
+"""`make gpu` needs little beside PyTorch, begins with what is not measured, and loses nothing."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import distribution, files, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from cookbook_lib import results
-from cookbook_lib.benchmarks import gpu, gpu_plan
+from cookbook_lib.benchmarks import gpu, gpu_plan, gpu_work
 from cookbook_lib.benchmarks.gpu_decoding import split
 from cookbook_lib.benchmarks.gpu_work import matmuls, run_tests, steps, swiglu
 from cookbook_lib.benchmarks.sweep import NO_MEMORY
@@ -137,48 +140,92 @@ def test_half_a_line_of_a_run_that_was_killed_is_measured_again(plan, tmp_path):
     assert RAN == [("first", 2)] and file.read_text() == whole
 
 
-BARE = """
+SMALL = """
 import sys
-from importlib.abc import MetaPathFinder
-
-ALLOWED = set(sys.stdlib_module_names) | {NEEDED}
-
-class Bare(MetaPathFinder):
-    '''Nothing but the standard library, PyTorch with its needs, and this checkout.'''
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in ALLOWED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Bare())
 from cookbook_lib.benchmarks import ceilings, gpu
 ceilings.SIDES, ceilings.COPIED = {"cpu": (64,)}, {"cpu": 2**16}
-gpu.main(["--device", "cpu", "--out", sys.argv[1], "--budget", "120"])
+gpu.main(sys.argv[1:])
 """
-NEEDED = {"cookbook_lib", "torch", "torchgen", "functorch", "sympy", "mpmath", "networkx"}
-NEEDED |= {"jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions", "setuptools"}
-NEEDED |= {"_distutils_hack", "pkg_resources", "numpy", "__main__"}
+CARRIED = re.search("^GPU_IMPORTS := (.+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
 
 
-def test_it_runs_with_pytorch_alone_and_goes_on_after_a_kill(tmp_path):
-    """Killed once a row is there; the second run measures the rest, the third nothing."""
-    ask = [sys.executable, "-c", BARE.replace("{NEEDED}", repr(NEEDED)), str(tmp_path)]
-    started = subprocess.Popen(ask, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def linked(folder: Path, *names: str) -> Path:
+    """A folder of installed packages that holds only these."""
+    folder.mkdir()
+    places = {file.parts[0]: distribution(name) for name in names for file in files(name) or []}
+    for top in places.keys() - {"..", "__pycache__"}:
+        (folder / top).symlink_to(places[top].locate_file(top))
+    return folder
+
+
+def with_needs(*names: str) -> set[str]:
+    """These packages and all that they need."""
+    found, todo = set(), [Requirement(name) for name in names]
+    while todo:
+        asked = todo.pop()
+        if asked.name not in found and (not asked.marker or asked.marker.evaluate({"extra": ""})):
+            found.add(asked.name)
+            todo += [Requirement(line) for line in requires(asked.name) or []]
+    return found
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A Python that holds PyTorch and what it needs, measures small ceilings and rehearses."""
+    small, python = tmp_path / "small.py", tmp_path / "python"
+    small.write_text(SMALL)
+    torch = linked(tmp_path / "torch", *with_needs("torch"))
+    python.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "-m cookbook_lib.benchmarks.gpu" ] && shift 2 || exit 9\n'
+        f'export PYTHONPATH="$PYTHONPATH:{torch}:{ROOT}"\nexec {sys.executable} -S {small} "$@"\n'
+    )
+    python.chmod(0o755)
+    return python
+
+
+def make_gpu(python: Path, packages: Path, rows: Path, more: str = "") -> dict:
+    """How to start it."""
+    args = ["make", "gpu", f"GPU_PYTHON={python}", f"GPU_PACKAGES={packages}"]
+    args += [f"ARGS=--device cpu --budget 240 --out {rows} {more}"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTHON"))}
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    return {"args": args, "cwd": ROOT, "env": env, "text": True, **pipes}
+
+
+def test_it_runs_with_pytorch_alone_and_goes_on_after_a_kill(bare, tmp_path):
+    """Killed once a row is there; the second run measures the rest."""
+    rows = tmp_path / "rows"
+    asked = make_gpu(bare, tmp_path / "nothing", rows)
+    started = subprocess.Popen(**asked, start_new_session=True)
     try:
         end = time.monotonic() + 300
-        while not list(tmp_path.glob("*.jsonl")):
+        while not list(rows.glob("*.jsonl")):
             assert started.poll() is None and time.monotonic() < end, started.stderr.read()
             time.sleep(0.05)
-        os.kill(started.pid, signal.SIGKILL)
     finally:
-        started.kill()
+        os.killpg(started.pid, signal.SIGKILL)
         started.communicate()
-    again = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    again = subprocess.run(**asked, timeout=300)
     assert again.returncode == 0, again.stderr
     assert "memory: left out, this Python has no " in again.stdout
     assert "tests: left out, this Python has no pytest" in again.stdout
-    assert len(results.read(tmp_path / "ceilings.jsonl")) == 1
-    rows = results.read(tmp_path / "gemms.jsonl")
-    assert len(rows) == 3 and all(row["device"] and row["date"] and row["code"] for row in rows)
+    assert len(results.read(rows / "ceilings.jsonl")) == 1
+    found = results.read(rows / "gemms.jsonl")
+    assert len(found) == 3 and all(row["device"] and row["date"] and row["code"] for row in found)
+
+
+def test_with_the_packages_that_it_carries_only_the_tests_are_left_out(bare, tmp_path):
+    carried = linked(tmp_path / "carried", *CARRIED.split())
+    shown = subprocess.run(**make_gpu(bare, carried, tmp_path, "--show"), timeout=300)
+    left_out = re.findall(".*left out.*", shown.stdout)
+    assert left_out == ["tests: left out, this Python has no pytest"], shown.stderr
+    cases = {line.partition(":")[0] for line in shown.stdout.splitlines()}
+    assert cases >= {part.name for part in gpu.PLAN}
+    some = make_gpu(bare, carried, tmp_path, "--only crossovers,split-k")
+    done = subprocess.run(**some, timeout=300)
+    assert "5 rows measured, 0 cases failed, 0 left" in done.stdout, done.stdout + done.stderr
+    for file, count in ("crossovers", 4), ("split_k", 1):
+        assert len(results.read(tmp_path / f"{file}.jsonl")) == count
 
 
 def test_the_plan_holds_both_widths_in_all_three_products_and_names_its_sources():
@@ -192,6 +239,8 @@ def test_the_plan_holds_both_widths_in_all_three_products_and_names_its_sources(
     for part in gpu_plan.PLAN:
         assert all((gpu_plan.PACKAGE / source).exists() for source in part.sources)
         assert len(gpu_plan.code(part)) == 12
+    tested = {case["file"] for case in gpu_work.tests(there).cases}
+    assert "test_states.py" in tested and "test_gpu.py" not in tested  # which writes such tests
 
 
 def test_the_plan_holds_split_k_over_long_caches_and_it_runs():

@@ -115,7 +115,7 @@ def test_everything_that_make_installs_is_pinned():
 
 def test_make_help_names_every_target():
     text = run("make", "help", cwd=ROOT).stdout
-    targets = "site book speed shots test lint recipes serve gpu clean help"
+    targets = "site book speed shots test lint recipes serve gpu gpu-packages clean help"
     for target in targets.split():
         assert re.search(rf"^make {target} +\w", text, re.MULTILINE), target
 

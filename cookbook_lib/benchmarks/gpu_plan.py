@@ -37,6 +37,7 @@ WORK = "cookbook_lib.benchmarks.gpu_work"
 BLOCKS = "cookbook_lib.benchmarks.gpu_blocks"
 DECODING = "cookbook_lib.benchmarks.gpu_decoding"
 STEPS = ("benchmarks/generation.py", "benchmarks/shapes.py", "blocks", "decoding")
+FIRST = ("benchmarks/first_token.py", *STEPS)
 SPLIT = ("benchmarks/split_k.py", "decoding/split_k.py", "blocks/attention.py")
 PASSES = ("benchmarks/passes.py", "blocks", "calculators/specs")
 PLAN = (  # another part is another line
@@ -45,7 +46,7 @@ PLAN = (  # another part is another line
     Part("crossovers", "crossovers", f"{BLOCKS}:crossovers", 10, PASSES),
     Part("blocks", "gpu_blocks", f"{BLOCKS}:of_models", 15, PASSES),
     Part("gemm", "gemms", f"{WORK}:matmuls", 10, ("benchmarks/gemm.py",)),
-    Part("first tokens", "decoding", f"{DECODING}:first_tokens", 60, STEPS),
+    Part("first tokens", "decoding", f"{DECODING}:first_tokens", 60, FIRST),
     Part("steps", "decoding", f"{DECODING}:steps", 40, STEPS),
     Part("split-k", "split_k", f"{DECODING}:split", 20, SPLIT),
     Part("memory", "gpu_memory", f"{WORK}:steps", 60, ("benchmarks/memory.py", "blocks")),

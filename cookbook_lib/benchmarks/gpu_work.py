@@ -115,7 +115,7 @@ def tests(here: Here) -> Wanted:
     """The tests that need a GPU, a file each; on a CPU they skip themselves."""
     import pytest  # noqa: F401 (without it this part is left out)
 
-    files = sorted(p.name for p in TESTS.glob("test_*.py") if "mark.gpu" in p.read_text())
+    files = sorted(p.name for p in TESTS.glob("test_*.py") if "\n@pytest.mark.gpu" in p.read_text())
     return Wanted(cases=[{"benchmark": "tests", "file": f} for f in files], run=run_tests)
 
 
