@@ -338,6 +338,20 @@ def test_what_the_user_got_wrong_is_one_line(tokenizers, corpus, capsys, tmp_pat
         assert begun and all(process.poll() is not None for process in begun)
 
 
+@pytest.mark.parametrize(
+    "argv, tokenizer",
+    [
+        (["x", "--tokenizer", "t.json", "--json"], "t.json"),
+        (["x", "--tokenizer", "t.json", "--exact"], ""),
+        (["x", "--special-tokens", "--tokenizer", "t.json"], ""),
+        (["x", "--tokenizer"], ""),
+        (["x"], ""),
+    ],
+)
+def test_the_early_worker_loads_the_tokenizer_where_it_is_used_plainly(argv, tokenizer):
+    assert early.guessed(argv) == tokenizer
+
+
 def test_standard_input_is_counted(tokenizers):
     done = subprocess.run(
         command("-", "--tokenizer", tokenizers["byte-level"], "--json"),
