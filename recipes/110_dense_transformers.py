@@ -107,9 +107,10 @@ assert torch.equal(touched["MLP"], torch.eye(24, dtype=torch.bool))
 #
 # ## Positions
 #
-# Without positions attention sees a bag of tokens. RoPE turns each pair of channels by an angle
-# that grows with the position ([arXiv:2104.09864](https://arxiv.org/abs/2104.09864)), so that a
-# score depends only on how far apart two tokens are. Shift the whole sequence, and nothing changes:
+# Without positions a query sees a bag: all tokens up to its own, in no order. RoPE turns each pair
+# of channels by an angle that grows with the position
+# ([arXiv:2104.09864](https://arxiv.org/abs/2104.09864)), so that a score depends only on the two
+# vectors and on how far apart they are. Shift the whole sequence, and nothing changes:
 
 # %%
 x = torch.randn(1, 12, d)

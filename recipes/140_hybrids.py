@@ -130,7 +130,7 @@ table({"file": f.name, "bytes": f.stat().st_size} for f in sorted(folder.iterdir
 # %%
 model = load_checkpoint(folder)
 print(type(model).__name__, model.spec.pattern)
-plots.model(model.spec)
+plots.model(replace(model.spec, name=folder.name))
 assert isinstance(model, Zamba2) and model.spec.pattern == "mmAmBmAmBm"
 
 # %% [markdown]

@@ -197,11 +197,11 @@ table(
 )
 
 # %% [markdown]
-# A cluster of as many cores does the same work at about the same rate. Its workers stay loaded from
-# one run to the next, where processes here start anew each time; but the cluster itself has to be
-# started, which is not in this table. So it pays when it has **more** cores, and the question needs
-# a second number: how many. The model takes the rate of a core from this machine, and from the
-# cluster its start and its cost of a task. It is a model: it says nothing of the disk that all
+# A cluster of as many cores does the same work at a rate of the same order. Its workers stay loaded
+# from one run to the next, where processes here start anew each time; but the cluster itself has to
+# be started, which is not in this table. So it pays when it has **more** cores, and the question
+# needs a second number: how many. The model takes the rate of a core from this machine, and from
+# the cluster its start and its cost of a task. It is a model: it says nothing of the disk that all
 # nodes read from, nor of nodes that are slow or fail.
 
 # %%
@@ -267,7 +267,7 @@ table(
 # %%
 DOCUMENTS = 1594.2e6  # huggingface.co/datasets/Zyphra/Zyda, the dataset's card
 TOKENS = 1296.7e9  # the same
-BYTES_A_TOKEN = 4  # of English prose; chapter 220 measures it
+BYTES_A_TOKEN = 4  # of English with a large vocabulary; the small ones of chapter 220 hold less
 tried = 1_000_000
 gauge = Gauge()
 

@@ -8,7 +8,7 @@ TERMS = {  # as it stands in the text -> what it means, in one sentence
     "busbw": "Bus bandwidth: algbw times a factor for each collective, so that it can be compared "
     "with the rate of a link whatever the number of ranks.",
     "CP": "Context parallelism: the tokens of a sequence are split over ranks.",
-    "DDP": "Distributed data parallelism: every rank holds the model and sums the gradients.",
+    "DDP": "Distributed data parallelism: every rank holds the model, and gradients are averaged.",
     "DP": "Data parallelism: ranks hold the same weights and see different sequences.",
     "EP": "Expert parallelism: the experts of a layer are dealt out to ranks.",
     "FLOP": "One addition or one multiplication of numbers; a multiply-add is two.",

@@ -4,7 +4,7 @@
 {
   const figure = document.querySelector("figure[data-live='s-curve']");
   const { threshold, measured } = JSON.parse(figure.dataset.values);
-  const WIDTH = 420, HEIGHT = 270, LEFT = 40, RIGHT = 12, TOP = 10, BOTTOM = 42;
+  const WIDTH = 420, HEIGHT = 270, LEFT = 54, RIGHT = 12, TOP = 10, BOTTOM = 42;
   const COLORS = ["#2980c8", "#e86b05"]; // plots.COLORS
   const STEPS = 200;
 
@@ -37,6 +37,7 @@
     line(x(0), y(0), x(1), y(0)),
     line(x(0), y(0), x(0), y(1)),
     label({ x: x(0.5), y: HEIGHT - 4 }, "Jaccard similarity", { "text-anchor": "middle" }),
+    label({ x: -y(0.5), y: 13 }, "chance of becoming one", { "text-anchor": "middle", transform: "rotate(-90)" }),
   );
   measured.forEach(({ at, share }, i) => {
     at.forEach((s, k) => svg.append(draw("circle", { cx: x(s), cy: y(share[k]), r: 3.5, fill: COLORS[i] })));
