@@ -29,6 +29,7 @@
 # %%
 import warnings
 from math import sqrt
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import torch
@@ -48,7 +49,7 @@ with warnings.catch_warnings(action="ignore"):  # no notices about progress bars
 logging.set_verbosity_error()  # nor about kernels that a CPU does not have
 
 spec = dict(preset("mamba-130m").layer(0))["backbone.layers.0.mixer"]
-print(spec)
+print(fill(str(spec), 76))
 
 # %% [markdown]
 # ## Mamba-1, parameter by parameter

@@ -28,6 +28,7 @@
 import warnings
 from bisect import bisect_left
 from fractions import Fraction
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import torch
@@ -58,7 +59,7 @@ logging.set_verbosity_error()  # nor about kernels that a CPU does not have
 llama = preset("llama-3.1-8b")
 layer = {block.component: block for name, block in llama.layer(0)}
 attention_spec, mlp_spec = layer["attention"], layer["mlp"]
-print(attention_spec, mlp_spec, sep="\n")
+print(fill(str(attention_spec), 76), mlp_spec, sep="\n")
 
 # %% [markdown]
 # ## The layer, parameter by parameter
@@ -315,7 +316,8 @@ for i, (name, at, side) in enumerate(
 ):
     shares = [100 * parts(preset(name), s)[0] / sum(parts(preset(name), s)) for s in lengths]
     ax.plot(lengths, shares, "o-", color=f"C{i}")
-    ax.text(lengths[at], shares[at] - 2, f"  {name}  ", color=f"C{i}", ha=side, va="top")
+    y, va = (shares[at], "bottom") if side == "right" else (shares[at] - 2, "top")  # off the curve
+    ax.text(lengths[at], y, f"  {name}  ", color=f"C{i}", ha=side, va=va)
 ax.axhline(50, ls="--", lw=1, color="gray")
 ax.set_xscale("log", base=2)
 ax.set_xticks(lengths[::2], [f"{s // 1024}k" if s >= 1024 else s for s in lengths[::2]])

@@ -124,7 +124,7 @@ table(rows)
 # %%
 layer = dict(model.layer(0))["model.layers.0.mamba"]
 wider = dict(from_dict(config | changes["mamba_d_state"], "wider").layer(0))["model.layers.0.mamba"]
-print(layer)
+print(fill(str(layer), 76))
 pairs = list(zip(layer.costs(l=4096), wider.costs(l=4096), strict=True))
 moved = [(a, b) for a, b in pairs if (a.params, a.flops) != (b.params, b.flops)]
 assert wider == layer.but(d_state=128)
@@ -255,7 +255,7 @@ named = dict(entry("nemotron-h-8b")["config"])
 named["layers_block_type"] = [words[x] for x in named.pop("hybrid_override_pattern")]
 assert from_dict(named, "nemotron").weights() == nemotron.weights()
 print("Jamba from a period or a list, Nemotron-H from letters or names: the same weights")
-print(f"Nemotron-H's letters: {nemotron.legend()}")
+print("Nemotron-H's letters:", "; ".join(f"{k}: {v}" for k, v in nemotron.legend().items()))
 
 # %% [markdown]
 # Two formats have no `model_type`: that of `mamba_ssm`, and BlackMamba's own. They are known by

@@ -159,7 +159,9 @@ double = {
     words: per_token(MIXERS[name], 32768, k) / per_token(MIXERS[name], 16384, k)
     for name, k, words in curves
 }
-print("twice the tokens, bytes of one token:", {k: round(v, 2) for k, v in double.items()})
+print("with twice the tokens, a token keeps")
+for words, times in double.items():
+    print(f"{times:.2f} times as many bytes: {words}")
 assert double["attention, scores kept"] > 1.9 and max(list(double.values())[1:]) < 1.01
 
 # %% [markdown]
@@ -371,7 +373,8 @@ rows = [
     for row in measured
 ]
 assert all(abs(row["ratio"] - 1) < 0.01 for row in measured)
-print("measured with PyTorch", {row["versions"]["torch"] for row in measured}, "on a CPU")
+versions = sorted({row["versions"]["torch"] for row in measured})
+print("measured on a CPU with PyTorch", ", ".join(versions))
 table(rows)
 
 # %% [markdown] tags=["note"]
@@ -397,7 +400,7 @@ for recompute in ("none", "selective", "full"):
         if memory(zamba, with_(EIGHT, zero=1, recompute=recompute, micro_batch=b)).total <= GB * 1e9
     ]
     largest[recompute] = max(fits, default=0)
-print(largest)
+print(", ".join(f"{recompute}: {most}" for recompute, most in largest.items()))
 assert largest["none"] <= largest["selective"] < largest["full"]
 
 # %% [markdown]

@@ -157,7 +157,8 @@ one = Parallel(gpus=1024, zero=3, global_batch=1024)
 sent = sum(c.sent for c in collectives(llama, one, 4096)) / (2 * llama.params())
 print(f"ZeRO-3, one micro-batch, 1024 GPUs: {sent:.3f} times the bytes of the weights")
 tp = {c.what: c for c in collectives(llama, Parallel(gpus=8, tp=8), 4096)}
-print({what: (c.times, c.nbytes) for what, c in tp.items()})
+for what, c in tp.items():
+    print(f"{what}: {c.times} times {c.nbytes / 1e6:.1f} MB")
 assert abs(sent - 3) < 0.01  # 3 Psi: arXiv:1910.02054, section 7
 # four all-reduces of b s h a layer (arXiv:1909.08053, section 3); one for the embedding, one for
 # the head

@@ -242,8 +242,8 @@ parts = results.committed("model_blocks")
 for whole in (r for r in parts if r["part"] == "whole"):
     mine = [r for r in parts if r["pass"] == whole["pass"] and r is not whole]
     print(f"{whole['model']}, {whole['pass']}, {whole['device']}, {whole['dtype']}:", end=" ")
-    print(f"{len(mine)} distinct blocks, {sum(r['uses'] for r in mine)} uses", end=", ")
-    print(f"add up to {seconds(whole['predicted'])}", end="; ")
+    print(f"{len(mine)} distinct blocks, {sum(r['uses'] for r in mine)} uses")
+    print(f"  add up to {seconds(whole['predicted'])}", end="; ")
     if whole["outcome"] == "measured":
         print(f"the whole takes {seconds(whole['seconds']['median'])}")
         assert 0.6 < whole["predicted"] / whole["seconds"]["median"] < 1.4

@@ -118,7 +118,7 @@ sweeps = {place: totals for place in places if len(totals := measured(*place)) >
 for (device, dtype, tokens), totals in sweeps.items():
     best, near = fastest(totals)
     print(f"{device}, {dtype}, {tokens} tokens: {best} is the fastest, ", end="")
-    print(f"not told apart from {near}" if near else "and no other comes near")
+    print(f"not told apart from {', '.join(map(str, near))}" if near else "and no other comes near")
 gpus = [device for device, _, _ in sweeps if "NVIDIA" in device or "AMD Instinct" in device]
 print("GPUs with rows:", ", ".join(gpus) or "none yet; make gpu adds them")
 assert sweeps

@@ -75,6 +75,11 @@ def test_aligned_lines_and_words_are_set_as_such():
     assert shown.count("<mtr>") == 2 and "<mtext>out</mtext>" in shown
 
 
+@pytest.mark.parametrize("tex", [r"\sqrt{N}", r"\sqrt[3]{N}"])
+def test_the_font_has_the_sign_of_a_root(tex):
+    assert "\u221a" in formulas.letters(formulas.formula(tex, display=False))
+
+
 @pytest.mark.parametrize("tex", [r"\nonsense{x}", r"\frac{a", r"\begin{odd}a & b\end{odd}"])
 def test_a_formula_that_cannot_be_shown_stops_the_build(tex):
     with pytest.raises(ValueError, match="the formula"):

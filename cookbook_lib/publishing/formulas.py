@@ -22,6 +22,7 @@ SAME = (  # what latex2mathml does not know or sets badly, and what it does well
 )
 MATHML = re.compile(r"<math.*?</math>", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
+ROOT = re.compile(r"<m(sqrt|root)\b")
 ITALICS = (  # first letter, last letter, first italic: a browser sets a single letter in italics
     ("A", "Z", 0x1D434),
     ("a", "z", 0x1D44E),
@@ -57,7 +58,10 @@ def formula(escaped: str, display: bool) -> str:
 
 def letters(html: str) -> set[str]:
     """The characters that the formulas of a page show."""
-    shown = set("".join(unescape(TAG.sub("", math)) for math in MATHML.findall(html)))
+    formulas = MATHML.findall(html)
+    shown = set("".join(unescape(TAG.sub("", math)) for math in formulas))
+    if any(ROOT.search(math) for math in formulas):
+        shown.add("\u221a")  # the sign is drawn from the font, and no text names it
     for first, last, italic in ITALICS:
         shown |= {chr(italic + ord(c) - ord(first)) for c in shown if first <= c <= last}
     return shown | {"\u210e"} if "h" in shown else shown  # italic h was there before the others
