@@ -75,6 +75,11 @@ def test_aligned_lines_and_words_are_set_as_such():
     assert shown.count("<mtr>") == 2 and "<mtext>out</mtext>" in shown
 
 
+def test_a_root_brings_its_sign_into_the_font():
+    assert "√" in formulas.letters(formulas.formula(r"1 - \sqrt{u}", display=False))
+    assert "√" not in formulas.letters(formulas.formula("1 - u", display=False))
+
+
 @pytest.mark.parametrize("tex", [r"\nonsense{x}", r"\frac{a", r"\begin{odd}a & b\end{odd}"])
 def test_a_formula_that_cannot_be_shown_stops_the_build(tex):
     with pytest.raises(ValueError, match="the formula"):

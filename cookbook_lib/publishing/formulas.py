@@ -58,6 +58,8 @@ def formula(escaped: str, display: bool) -> str:
 def letters(html: str) -> set[str]:
     """The characters that the formulas of a page show."""
     shown = set("".join(unescape(TAG.sub("", math)) for math in MATHML.findall(html)))
+    if "<msqrt" in html or "<mroot" in html:
+        shown.add("√")  # the element stands for it: without its letter no root is drawn
     for first, last, italic in ITALICS:
         shown |= {chr(italic + ord(c) - ord(first)) for c in shown if first <= c <= last}
     return shown | {"\u210e"} if "h" in shown else shown  # italic h was there before the others
