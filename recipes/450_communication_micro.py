@@ -54,7 +54,7 @@ plots.use()
 # %% [markdown]
 # ## What each of them does
 #
-# Four ranks, a message of four parts. The colour of a cell says whose data it is; dark is the sum
+# Four ranks, a message of four parts. The colour of a cell says whose data it is; grey is the sum
 # of all ranks. Left of each arrow is what the ranks put in, right of it what they have at the end.
 
 # %%
@@ -89,7 +89,7 @@ for ax, row in zip(axes.flat, ROWS, strict=True):
     after = [row.gets(r, N, start) for r in range(N)]
     both = np.hstack([picture(before), np.full((N, 2), np.nan), picture(after)])
     ax.pcolormesh(both[::-1], cmap=CMAP, vmin=0, vmax=N, edgecolors=plots.PAPER, linewidth=1)
-    ax.annotate("", (5.8, 2), (4.2, 2), arrowprops={"arrowstyle": "->"})
+    ax.annotate("", (5.8, 2), (4.2, 2), arrowprops={"arrowstyle": "->", "color": plots.INK})
     ax.set_title(row.name)
     ax.set_aspect("equal")
     ax.axis("off")
@@ -316,7 +316,7 @@ for name, rows in measured.items():
     right.loglog(sizes, [row["busbw"] for row in rows], marker="o", label=name)
 left.set(xlabel="message (bytes)", ylabel="seconds", title="all-reduce, fp32")
 right.set(xlabel="message (bytes)", ylabel="busbw (bytes/s)")
-right.legend(fontsize=7)
+right.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.25))
 plots.show(fig, "Small messages take a constant time; large ones approach a constant bandwidth")
 
 # %% [markdown]
@@ -350,7 +350,7 @@ plots.table(
 # %%
 rows = committed("links")
 rate, uplink = rows[0]["rate"], next(row["uplink"] for row in rows if row["uplink"])
-print(f"{rows[0]['device']}, {rows[0]['versions']}, {rows[0]['date'][:10]}")
+print(f"{rows[0]['device']}, torch {rows[0]['versions']['torch']}, {rows[0]['date'][:10]}")
 report = links_report(rows)
 plots.table(
     {

@@ -166,8 +166,9 @@ table([{"size": size(n)} | cells for n, cells in overheads.items()])
 # %%
 gradients = gradient_sizes("mamba2-130m", 1)
 found = walk(layer_bench.measured(gradients, RANKS, None, None, 5, 0.3, 60.0))
-print(f"{len(gradients)} gradients, {size(4 * sum(gradients))}; the rule: little up to", end=" ")
-print(f"{LITTLE} times, slow above {SLOW:g} times; the most is added by: {slowest_of(found)}")
+print(f"{len(gradients)} gradients, {size(4 * sum(gradients))}")
+print(f"the rule: little up to {LITTLE} times, slow above {SLOW:g} times")
+print(f"the most is added by: {slowest_of(found)}")
 assert [row["layer"] for row in found[:2]] == ["hardware", "micro"]
 assert all(row["ratio"] > 0 for row in found[1:])
 table(

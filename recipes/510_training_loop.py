@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     comment_magics: false
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -111,13 +112,13 @@ for name in decays(model):
     found.setdefault(name.split("layers.")[-1].lstrip("0123456789."), []).append(name)
 shown = [
     {
-        "parameter": role.replace("mamba_decoder.", "").replace("shared_transformer", "shared"),
+        "parameter": role.replace("shared_transformer", "shared").removesuffix(".weight"),
         "kind": kinds(model)[names[0]],
         "decays": "yes" if decays(model)[names[0]] else "no",
         "numbers": sum(model.get_parameter(name).numel() for name in names),
     }
     for role, names in found.items()
-    if not role.startswith("mamba_decoder.mamba")
+    if not role.startswith("mamba_decoder.")  # the same parts, in the layers that ask
 ]
 exempt = {name.rpartition(".")[2] for name, decaying in decays(model).items() if not decaying}
 assert {"A_log", "D", "dt_bias", "bias"} < exempt, "mamba_ssm marks the first three, too"
@@ -260,9 +261,9 @@ dense = sum(w.elements for _, block in spec.layout for w in weights_of(block) if
 table(
     [
         {
-            "FLOP a token": per_token,
-            "6 a weight used": 6.0 * (dense + spec.after[-1][1].params()),
-            "tokens/s": rate,
+            "MFLOP a token": f"{per_token / 1e6:.2f}",
+            "6 FLOP a weight used": f"{6 * (dense + spec.after[-1][1].params()) / 1e6:.2f}",
+            "tokens/s": round(rate),
             "MFU": f"{rate * per_token / peak('cpu'):.1%}",
         }
     ]

@@ -160,7 +160,7 @@ ax.legend()
 plots.show(fig, "Held-out loss against the peak rate for three architectures; circles are the best")
 for name in names:
     assert RATES[0] < best[name] < RATES[-1], "the best of a sweep lies inside it"
-print({name: f"{rate:g}" for name, rate in best.items()})
+print("best:", ", ".join(f"{name} {rate:g}" for name, rate in best.items()))
 
 # %% [markdown]
 # A rate that is off can cost more than the architectures differ by (exercise 1). The sweep is

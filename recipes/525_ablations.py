@@ -99,8 +99,8 @@ print("a hundredth of the hybrid's loss")
 assert len(found.seeds) >= 4
 said = ablation_claims(found)
 rates = {name: best_rate(rows, CONTENDERS[name]) for name in CONTENDERS if found.has(name)}
-print({name: rate for name, rate in rates.items() if rate != rates["hybrid"]}, end=" ")
-print(f"have rates of their own; all others {rates['hybrid']}")
+own = ", ".join(f"{name} {rate}" for name, rate in rates.items() if rate != rates["hybrid"])
+print(f"peak rates of their own: {own}; all others {rates['hybrid']}")
 
 
 def bars(ax, pairs):
@@ -112,6 +112,7 @@ def bars(ax, pairs):
     ax.axvline(0, color=plots.INK, lw=0.8)
     ax.axvspan(-found.margin, found.margin, alpha=0.15)
     ax.set_yticks(at, [f"{a} −\n{b}" for a, b in pairs], fontsize=8)
+    ax.locator_params(axis="x", nbins=6)
     ax.set(xlabel="difference of losses (nats a token)", ylim=(len(pairs) - 0.5, -0.5))
 
 

@@ -21,6 +21,7 @@
 # data, a short one on good data while the rate falls. Each stretch is a `Phase`.
 
 # %%
+import textwrap
 from math import log
 
 import matplotlib.pyplot as plt
@@ -101,7 +102,7 @@ for one in published:
         axes.plot(100 * tokens / one.tokens, rates / one.peak, label=one.name)
 ax.set(ylabel="learning rate / peak")
 late.set(xlabel="part of the run (%)", ylabel="learning rate / peak", xlim=(86, 100.5))
-ax.legend(fontsize=8, loc="lower left")
+ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.06, 0))
 plots.show(
     fig, "Six published schedules over their peaks, and their last seventh: no two end alike"
 )
@@ -127,7 +128,8 @@ table(rows)
 
 # %%
 for one in published:
-    print(f"{one.name}: {one.source}" + f"; {one.note}" * bool(one.note))
+    said = f"{one.name}: {one.source}" + f"; {one.note}" * bool(one.note)
+    print(textwrap.fill(said, 80, subsequent_indent="    "))
 
 # %% [markdown]
 # They agree that the rate should come down while good data comes in. They agree on little else.
@@ -205,7 +207,7 @@ assert abs(kept - 0.6 * n).max() < 1 < abs(drawn - 0.6 * n).max()
 
 # %%
 state = sampler.state()
-print(state)
+print("\n".join(f"{name}: {value}" for name, value in state.items()))
 whole = sampler.draw(8).tokens
 parts = []
 for rank in range(4):
@@ -223,7 +225,7 @@ print("four ranks read what one would:", whole.shape)
 
 # %%
 sizes = {name: stream.tokens for name, stream in sampler.streams.items()}
-print(sizes)
+print(", ".join(f"{name}: {n:,} tokens" for name, n in sizes.items()))
 tight = Plan(
     name="long anneal",
     phases=(
@@ -232,7 +234,7 @@ tight = Plan(
     ),
     available=sizes,
 )
-print(warnings(tight))
+print("\n".join(warnings(tight)))
 table(
     [
         {"source": s, "tokens": round(n), "epochs": tight.epochs()[s]}

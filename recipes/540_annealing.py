@@ -52,14 +52,14 @@ for name in ("constant", "cosine", "decay 20%", "shape exponential", "re-warm", 
     plan = named[name].plan(scale)
     ax.plot(steps, [plan.lr(s * scale.step_tokens) / scale.peak for s in steps], label=name)
 ax.set(xlabel="step", ylabel="learning rate / peak")
-ax.legend(fontsize=8, loc="lower left")
+ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.1, 0))
 plots.show(fig, "Six ways to end one run, over the steps: they differ late, except for the cosine")
 
 # %% [markdown]
 # ## Run: one end against another
 #
-# A short run, live: a stable phase, and from its last tenth on two ends, one that goes on at the
-# peak and one that decays to zero. The loss is measured on modules that were held out.
+# A short run, live: a stable phase and two ends of it, one that goes on at the peak and one that
+# decays to zero over the last fifth. The loss is measured on modules that were held out.
 
 # %%
 corpus = python_corpus(vocab=scale.vocab)
@@ -233,7 +233,7 @@ for source in ("code", "prose"):
         label={"code": "code, the old data", "prose": "prose, the new data"}[source],
     )
 ax.axhline(0, color=plots.INK, lw=0.8)
-ax.set(xlabel="replay (%)", ylabel="loss minus that before the anneal (nats)")
+ax.set(xlabel="replay (%)", ylabel="loss minus the constant rate's (nats)")
 ax.legend()
 plots.show(fig, "More replay forgets less and learns less; 60% keeps most of both")
 verdict(6, 7)
@@ -265,10 +265,9 @@ table(rows_)
 table(
     [
         {
+            "here": claim.verdict,
             "claim": claim.text,
             "said by": claim.source,
-            "here": claim.verdict,
-            "pairs": len(found.seeds),
         }
         for claim in said
     ]

@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     comment_magics: false
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -79,8 +80,8 @@ reports = {name: split(**how) for name, how in WAYS.items()}
 def line(r):
     sent = sum(c["sent_bytes"] for c in r["collectives"])
     return {
-        "GB": round(r["memory_bytes"] / 1e9, 1),
-        "sent, GB": round(sent / 1e9, 1),
+        "GB": f"{r['memory_bytes'] / 1e9:.1f}",
+        "sent, GB": f"{sent / 1e9:.1f}",
         "wires": seconds(r["communication_seconds"]),
         "at best": seconds(r["overlapped_seconds"]),
         "at worst": seconds(r["summed_seconds"]),
@@ -109,7 +110,7 @@ else:
 # %%
 room = {name: r["fits"] for name, r in reports.items()}
 best = min((name for name in WAYS if room[name]), key=lambda n: reports[n]["summed_seconds"])
-print(f"fit into {h100.memory / 1e9:.0f} GB:", ", ".join(n for n, fits in room.items() if fits))
+print(f"fit into {h100.memory / 1e9:.0f} GB:", "; ".join(n for n, fits in room.items() if fits))
 print(f"least time if nothing overlaps: {best}")
 assert best == "ZeRO-1", "which is what Zyphra is reported to have used"
 
@@ -128,12 +129,13 @@ for recompute in ("none", "selective", "full"):
             {
                 "recompute": recompute,
                 "way": name,
-                "GB": round(r["memory_bytes"] / 1e9, 1),
-                "fits": r["fits"],
+                "GB": f"{r['memory_bytes'] / 1e9:.1f}",
+                "fits": "yes" if r["fits"] else "no",
                 "math": seconds(r["math_seconds"]),
             }
         )
-assert rows[0]["GB"] > rows[2]["GB"] > rows[4]["GB"] > rows[5]["GB"]
+none, selective, full, least = (float(rows[i]["GB"]) for i in (0, 2, 4, 5))
+assert none > selective > full > least
 table(rows)
 
 # %% [markdown]
@@ -170,6 +172,9 @@ for name in ("ZeRO-1", "ZeRO-3", "ZeRO-1, tp 2"):
 math = reports["ZeRO-1"]["math_seconds"]
 ax.axhline(math, color=plots.INK, lw=0.8, label="arithmetic alone")
 ax.set(xscale="log", yscale="log", xlabel="GB/s of each GPU between nodes", ylabel="seconds a step")
+ax.set_xticks([r / 1e9 for r in rates], [f"{r / 1e9:g}" for r in rates])
+ax.set_yticks([3, 5, 10, 20, 50], ["3", "5", "10", "20", "50"])
+ax.minorticks_off()
 ax.legend(fontsize=8)
 plots.show(fig, "As the network slows, ZeRO-3 suffers first and most")
 
@@ -210,7 +215,7 @@ plots.show(fig, "As the network slows, ZeRO-3 suffers first and most")
 # %% tags=["answer"]
 needed = counted * gpu_seconds / (7 * 86400) / counted
 gpus = next(n for n in (2**k for k in range(1, 14)) if n >= needed)
-print(f"{needed:.0f} GPUs; with {gpus}, {BATCH // gpus} sequences for each in a step")
+print(f"{needed:.0f} GPUs; with {gpus:,}, a step has {BATCH / gpus:g} times as many sequences")
 assert 512 <= needed <= 1024
 
 # %% [markdown]

@@ -443,8 +443,8 @@ table(rows)
 #
 # ## Exercises
 #
-# **1.** A pure transformer speculates with the same draft. How many tokens does it read again, and
-# what does it copy?
+# **1.** A pure transformer speculates with a draft of attention alone. How many tokens does it read
+# again, and what does it copy?
 
 # %% tags=["answer"]
 attention, counts = trained("a-a-", 64, 100), Counts()

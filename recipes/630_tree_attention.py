@@ -119,9 +119,8 @@ plots.table(rows)
 # | 1 | an all-gather of all triples, merged by each | yes (`all-gather`); volume grows with $p$ |
 # | 1 | a sum, with a bound in place of the maximum | **no** |
 #
-# The last one needs no message for the bound $\lVert q \rVert \max_s \lVert k_s \rVert$, which is
-# never too small. Is it ever
-# too large?
+# The last one needs no message for the bound $\|q\| \max_s \|k_s\|$, which is never too small.
+# Is it ever too large?
 
 # %%
 hot = 40 * q[:1, :1]
@@ -310,7 +309,7 @@ plots.table(
 )
 
 # %% [markdown]
-# All ranks share two cores, so a step is slow with eight of them, and $\beta$ holds what the
+# All ranks share two cores, so a call starts late with eight of them, and $\beta$ holds what the
 # processes cost beside the wire. Here is the half that the fit has not seen:
 
 # %%
@@ -383,15 +382,15 @@ right = sum((due > 1) == (got > 1) for due, got in clear.values())
 print(f"where the model is clear, {right} of {len(clear)} agree with it;")
 assert right == len(clear)
 longest = [ratio(rows, p, contexts[-1]) for p in ranks]
-print(f"at {contexts[-1]:,} tokens a ring of keys takes", *(f"{x:.0f}" for x in longest), end=" ")
-print("times as long as a fused tree")
+print(f"at {contexts[-1]:,} tokens a ring of keys takes", ", ".join(f"{x:.0f}" for x in longest))
+print(f"times as long as a fused tree, with {', '.join(map(str, ranks))} ranks")
 assert longest == sorted(longest)
 
 # %% [markdown]
 # *Of it reading* is the part of the tree's time that goes into keys. Eight ranks on two cores wait
-# for each other, so their steps are dear, and only the longest context outweighs them. On a cluster
-# each rank brings its own cores and memory: a step stays as cheap, reading takes $1/p$ of the time,
-# and the lead grows for longer.
+# for each other, so a call of theirs is dear, and only the longest context outweighs that. On a
+# cluster each rank brings its own cores and memory: a step stays as cheap, reading takes $1/p$ of
+# the time, and the lead grows for longer.
 #
 # ## The paper's clusters, modelled
 #
@@ -481,10 +480,10 @@ print(f"Bytes that a rank sends: {bytes_of[0] / bytes_of[1]:,.0f} times. Publish
 assert ring / tree > 100
 
 # %% [markdown]
-# Why hundreds, where 8 was measured? The model's tree costs next to nothing, so whatever is left
-# out decides: launches of kernels, synchronisation, projections and MLPs that both have in common,
-# and a prefill that both have to do. Add a common time $c$ to both, and the ratio is
-# $(t_\text{ring} + c) / (t_\text{tree} + c)$:
+# Why more than a thousand, where 8 was measured? The model's tree costs next to nothing, so
+# whatever is left out decides: launches of kernels, synchronisation, projections and MLPs that both
+# have in common, and a prefill that both have to do. Add a common time $c$ to both, and the ratio
+# is $(t_\text{ring} + c) / (t_\text{tree} + c)$:
 
 # %%
 common = (ring - 8 * tree) / 7
@@ -537,6 +536,8 @@ doubling = replace(base, b=1)
 once = [tree_costs.seconds(m, doubling, given, "halving and doubling") for m in METHODS]
 best = METHODS[int(np.argmin(once))]
 gone = base.g * base.k * base.width / (base.h * (base.k + 1) * base.acc)
+print(f"bytes alone: a ring of keys sends less from {gone:.1%} of the context as new tokens on")
+assert abs(many / (gone * base.s) - 1) < 0.25
 plots.table(
     [
         {"when": "one token, one sequence", "take": best, "break-even": f"{seconds(min(once))}"},
@@ -545,12 +546,10 @@ plots.table(
         {"when": "a short context", "take": "ring-kv", "break-even": f"below {short:,} tokens"},
     ]
 )
-print(f"bytes alone: a ring of keys sends less from {gone:.1%} of the context as new tokens on")
-assert abs(many / (gone * base.s) - 1) < 0.25
 
 # %% [markdown]
 # `ring-q` for one token is as small a message, and reads one shard after another; its place is a
-# batch or a chunk, where all ranks are busy at once. The last line of the table is the paper's case
+# batch or a chunk, where all ranks are busy at once. The chunk of a prompt is the paper's case
 # turned round: for prefill a ring of keys is right, which is what
 # [Ring Attention](https://arxiv.org/abs/2310.01889) was made for.
 #

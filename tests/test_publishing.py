@@ -78,6 +78,7 @@ def test_aligned_lines_and_words_are_set_as_such():
 @pytest.mark.parametrize("tex", [r"\sqrt{N}", r"\sqrt[3]{N}"])
 def test_the_font_has_the_sign_of_a_root(tex):
     assert "\u221a" in formulas.letters(formulas.formula(tex, display=False))
+    assert "\u221a" not in formulas.letters(formulas.formula("N", display=False))
 
 
 @pytest.mark.parametrize("tex", [r"\nonsense{x}", r"\frac{a", r"\begin{odd}a & b\end{odd}"])

@@ -11,6 +11,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import jupytext
 import pytest
 import torch
 
@@ -173,3 +174,9 @@ def test_each_recipe_has_a_number_of_its_own(checkout):
     (checkout / "recipes/110_other.py").rename(checkout / "recipes/other.py")
     with pytest.raises(ValueError, match=r"recipes/other\.py: expected a name like"):
         recipes(checkout)
+
+
+@pytest.mark.parametrize("name", ["510_training_loop", "560_on_a_cluster"])
+def test_a_job_file_keeps_its_first_line(name):
+    cells = jupytext.read(ROOT / f"recipes/{name}.py").cells
+    assert any("```bash\n#!/bin/bash\n#SBATCH" in cell.source for cell in cells)
