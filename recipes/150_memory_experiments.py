@@ -96,9 +96,11 @@ assert min(final["hybrid"]) > max(final["attention"] + final["Mamba-2"])
 
 # %%
 rows = results.committed("tasks")
+budgets = " or ".join(str(budget) for budget in sorted({r["budget"] for r in rows}))
 made = {(r["device"], r.get("torch") or r["versions"]["torch"], r["date"][:10]) for r in rows}
-budgets = {r["budget"] for r in rows}
-print(f"{len(rows)} trials of {budgets} steps; made on {sorted(made)}")
+print(f"{len(rows)} trials of {budgets} steps, made on")
+for device, version, date in sorted(made):
+    print(f"{device}, PyTorch {version}, {date}")
 
 
 def scores(experiment):
