@@ -24,7 +24,7 @@ SWEEPS = {  # command -> its flags, and what tells a row from the others
     ),
     "gemm": (
         ["--model", "mamba2-130m", "--vary", "d_state", "--values", "32", "48", "64", *ONE]
-        + ["--tokens", "64", "--budget", "0.2"],
+        + ["--tokens", "64", "--budget", "0.2", "--dtype", "fp32"],
         ("count", "m", "n", "k", "dtype", "threads"),
     ),
     "comm": (

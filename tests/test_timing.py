@@ -176,14 +176,20 @@ def test_a_roofline_is_made_of_two_ceilings_and_says_which_one_binds():
     assert said["ceilings"] == {"flops": 1e12, "bandwidth": 1e11, "noisy": False}
 
 
-def test_ceilings_are_the_best_product_and_a_copy_that_counts_both_ways(monkeypatch):
-    """By a clock on which everything takes a second, the larger product is the faster one."""
+@pytest.mark.parametrize(
+    ("seconds", "side"),
+    [(0.125, 16), (1.0, 8)],  # six samples of eight times as long, and more than 10 s are too many
+)
+def test_ceilings_are_the_best_product_in_time_and_a_copy_that_counts_both_ways(
+    seconds, side, monkeypatch
+):
+    """By a clock on which everything takes as long, the larger product is the faster one."""
     monkeypatch.setitem(SIDES, "cpu", (8, 16))
     monkeypatch.setitem(COPIED, "cpu", 4096)
-    second = WallClock(now=lambda: 0.0)
-    monkeypatch.setattr(second, "sample", lambda run, times: (run(), 1.0)[1])
-    found = ceilings("cpu", "bf16", Stop(warmup_seconds=0.0), second)
-    assert found.flops == 2 * 16**3 and found.bandwidth == 2 * 4096
+    slow = WallClock(now=lambda: 0.0)
+    monkeypatch.setattr(slow, "sample", lambda run, times: (run(), seconds)[1])
+    found = ceilings("cpu", "bf16", Stop(warmup_seconds=0.0), slow)
+    assert found.flops == 2 * side**3 / seconds and found.bandwidth == 2 * 4096 / seconds
     assert found.chip("this one").ridge == found.ridge
 
 

@@ -13,7 +13,8 @@ from cookbook_lib.benchmarks.timing import Clock, Stop, Timing, clock, measure
 from cookbook_lib.blocks.dtypes import DTYPES
 from cookbook_lib.calculators.chips import Chip
 
-SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of square matrices: the best one counts
+SIDES = {"cpu": (256, 1024, 2048), "cuda": (4096, 8192)}  # of square matrices: the best one counts
+PATIENCE = 10.0  # seconds for one of them: a CPU without bf16 takes minutes for a large one
 COPIED = {"cpu": 2**28, "cuda": 2**30}  # bytes, many times any cache: 50 MB of L2 in an H100
 
 
@@ -59,7 +60,12 @@ def ceilings(
 ) -> Ceilings:
     """Measure both; some seconds on a CPU. `on`: another clock, for tests."""
     stop, on = stop or Stop(seconds=1.0), on or clock(device)
-    products = {n: measure(product(n, device, dtype), on, stop) for n in SIDES[device]}
+    products: dict[int, Timing] = {}
+    for n in SIDES[device]:
+        needed = [t.median * (n / side) ** 3 * stop.least for side, t in products.items()]
+        if min(needed, default=0.0) > PATIENCE:
+            break
+        products[n] = measure(product(n, device, dtype), on, stop)
     side, matmul = max(products.items(), key=lambda it: it[0] ** 3 / it[1].median)
     copy = measure(copying(COPIED[device], device), on, stop)
     return Ceilings(
