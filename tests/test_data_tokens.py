@@ -28,7 +28,8 @@ import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cookbook_lib.cli import main
-from cookbook_lib.data import early, encoding, proof
+from cookbook_lib.data import counting, early, encoding, proof
+from cookbook_lib.data.job import Job
 from cookbook_lib.data.shards import Packed, Shard, dtype_for
 from cookbook_lib.data.tokens import count
 
@@ -350,6 +351,15 @@ def test_what_the_user_got_wrong_is_one_line(tokenizers, corpus, capsys, tmp_pat
 )
 def test_the_early_worker_loads_the_tokenizer_where_it_is_used_plainly(argv, tokenizer):
     assert early.guessed(argv) == tokenizer
+
+
+def test_what_the_early_worker_loads_is_what_a_plain_job_asks_for(tokenizers):
+    name, before = tokenizers["byte-level"], encoding.load.cache_info()
+    early_one = counting.tokenizer_of(Job(tokenizer=name))
+    plain = Job(tokenizer=name, field="said", strict=True, shards="x", end="</s>")
+    assert counting.tokenizer_of(plain) is early_one
+    assert encoding.load.cache_info().hits > before.hits
+    assert counting.tokenizer_of(Job(tokenizer=name, exact=True)) is not early_one
 
 
 def test_standard_input_is_counted(tokenizers):

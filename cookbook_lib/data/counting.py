@@ -31,7 +31,7 @@ def count_piece(job: Job, index: int, piece: Piece, told: Told = lambda b, t: No
     `Stop` if the job is strict, `ValueError` for what cannot be written.
     """
     with LOADING:
-        tokenizer = load(job.tokenizer, job.special_tokens, job.parallel, not job.exact)
+        tokenizer = tokenizer_of(job)
         why = "as asked" if job.exact else tokenizer.refused
     if not why:
         try:
@@ -39,6 +39,11 @@ def count_piece(job: Job, index: int, piece: Piece, told: Told = lambda b, t: No
         except Differs as error:
             why, told = differs(error), silent  # it was told already
     return counted(job, index, piece, tokenizer, None, told) | {"slow": why}
+
+
+def tokenizer_of(job: Job) -> Tokenizer:
+    """Loaded once in a process, and for a job that asks for the same not again."""
+    return load(job.tokenizer, job.special_tokens, job.parallel, not job.exact)
 
 
 def silent(nbytes: int, tokens: int) -> None:

@@ -16,8 +16,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from cookbook_lib.data.counting import count_piece
-from cookbook_lib.data.encoding import load
+from cookbook_lib.data.counting import count_piece, tokenizer_of
 from cookbook_lib.data.files import File
 from cookbook_lib.data.job import Job, Stop, at_home
 from cookbook_lib.data.reading import Piece
@@ -29,7 +28,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hands out work ends this one
     with suppress(Exception):  # it is loaded again when it is asked for, and says what is wrong
         if sys.argv[1]:
-            load(at_home(sys.argv[1]), False, True, True)
+            tokenizer_of(Job(tokenizer=at_home(sys.argv[1])))
     if not (first := sys.stdin.readline()):
         return
     told = json.loads(first)
