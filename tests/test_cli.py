@@ -117,6 +117,7 @@ def test_training_time_for_people_and_for_programs(capsys):
 def test_a_time_is_shown_in_a_unit_that_suits_it():
     shown = [seconds(t) for t in (2e-6, 0.5, 3, 600, 7200, 3 * 86400)]
     assert shown == ["2.00 µs", "500.00 ms", "3.00 s", "10.00 min", "2.00 h", "3.0 d"]
+    assert [seconds(-t) for t in (0.0075, 90)] == ["-7.50 ms", "-90.00 s"]
 
 
 def test_the_help_of_serving_names_every_chip_and_format():

@@ -103,6 +103,6 @@ def seconds(t: int | float) -> str:
         (7200, 60, "min"),
         (48 * 3600, 3600, "h"),
     ):
-        if t < limit:
+        if abs(t) < limit:  # a difference of times may be below 0
             return f"{t / scale:.2f} {unit}"
     return f"{t / 86400:,.1f} d"
